@@ -1,0 +1,167 @@
+"""What every classifier offers, white box or black: checked outputs in small chunks, scores, labels."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from salience.core.errors import InputError, unknown
+from salience.core.score import Score, as_score
+from salience.core.types import Images, Outputs, Progress, Targets
+
+PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
+"""Pixels in one forward pass. On a CPU small chunks stay in its caches (`bench/chunk.py` measures it)."""
+
+MOST_AT_ONCE = 256
+"""Images in one forward pass, however small they are."""
+
+
+class Classifier:
+    """The part of a model that explainers use. `Model` and `BlackBox` fill in `_forward`.
+
+    Attributes:
+        name: How records and tables call the model.
+        size: Height and width of its input, or None if any will do.
+        labels: Class names in index order, or None.
+        mean_colour: Mean colour of its training images, (c,) in [0, 1]: the default fill and baseline.
+        probabilities: Whether it returns probabilities rather than logits.
+        white_box: Whether gradients and layers can be had.
+        chunk: Images in one pass; None takes it from `PIXELS_AT_ONCE`.
+        score: The score explained in this call, if one has been bound by `using`.
+        progress: Called as ``progress(done, total)`` while a long method runs.
+        fit: How photographs are brought to `size`: ``crop``, ``squash`` or ``pad``.
+        crop_fraction: Share of the shorter side that ``crop`` keeps.
+        weight_sigma: The weight noise at which relative accuracy drops by 5 %, if it is known.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    labels: Sequence[str] | None
+    mean_colour: Tensor
+    probabilities: bool
+    white_box: bool
+    chunk: int | None = None
+    score: Score | None = None
+    progress: Progress | None = None
+    fit: str = "crop"
+    crop_fraction: float = 0.875
+    weight_sigma: float | None = None
+    device: torch.device = torch.device("cpu")
+
+    def using(self, **changes: object) -> Self:
+        """A view of the same model with other settings of the call: score, chunk, progress."""
+        view = copy.copy(self)
+        for key, value in changes.items():
+            object.__setattr__(view, key, value)
+        return view
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Evaluation mode for the length of a call; the model is left as it was."""
+        return nullcontext()
+
+    def _forward(self, images: Images) -> Outputs:
+        raise NotImplementedError
+
+    @property
+    def channels_in(self) -> int:
+        """Channels of an input image: 3, or 1 for a model of grey images."""
+        return len(self.mean_colour)
+
+    def chunks(self, images: Images, *, passes: float = 1.0) -> Iterator[slice]:
+        """Slices of a batch, each small enough for one pass.
+
+        Args:
+            images: The batch.
+            passes: Memory of a pass relative to a forward pass.
+        """
+        step = self.images_at_once(images.shape[-2:], passes)
+        return (slice(start, start + step) for start in range(0, len(images), step))
+
+    def images_at_once(self, size: Sequence[int], passes: float = 1.0) -> int:
+        """How many images of a size go through the network at once."""
+        if self.chunk is not None:
+            return self.chunk
+        budget = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cpu"]) / passes
+        return int(min(max(budget // (size[0] * size[1]), 1), MOST_AT_ONCE))
+
+    def outputs(self, images: Images) -> Outputs:
+        """What the model returns for each image, without gradients, checked.
+
+        Args:
+            images: (n, c, h, w) in [0, 1].
+
+        Returns:
+            Float tensor (n, k).
+
+        Raises:
+            InputError: If the model does not return one finite row of scores per image.
+        """
+        with torch.no_grad():
+            return torch.cat([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images)])
+
+    def scores(self, images: Images) -> Outputs:
+        """The bound score (by default the logit) of every class, (n, k)."""
+        score = self.score or self.named_score("logit")
+        if score.every is None:
+            raise InputError(f"The score {score.name} is a function of one target: it has no values for all classes.")
+        return score.every(self.outputs(images))
+
+    def target_scores(self, images: Images, targets: Targets) -> Tensor:
+        """The bound score (by default the logit) of each image's target, (n,)."""
+        return (self.score or self.named_score("logit")).of(self.outputs(images), targets)
+
+    def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
+        """The gradient of the target's score with respect to the image: only a white box has one."""
+        raise InputError(f"{self.name} is a black box, so it has no gradient and no layers: use rise, occlusion or lime, or give the network itself as sal.Model(module).")
+
+    def named_score(self, score: "str | Callable | Score") -> Score:
+        """The score of that name for this model's kind of outputs."""
+        return as_score(score, probabilities=self.probabilities)
+
+    def as_probabilities(self, outputs: Outputs) -> Outputs:
+        """Outputs as probabilities (softmax of logits)."""
+        return outputs if self.probabilities else outputs.softmax(1)
+
+    def checked(self, outputs: Outputs, images: Images) -> Outputs:
+        """The outputs, if they are a finite row of scores per image.
+
+        Raises:
+            InputError: If they are not.
+        """
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images) or outputs.shape[1] == 0:
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise InputError(f"{self.name} returned {shape} for {len(images)} images: a classifier must return one row of scores per image, shape ({len(images)}, classes).")
+        if not torch.isfinite(outputs).all():
+            raise InputError(f"{self.name} returned NaN or infinite scores: check its weights, and that it takes images in [0, 1] with the given mean and std.")
+        return outputs
+
+    def label(self, index: int) -> str:
+        """The name of a class, or ``class 7`` where there are no names."""
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else f"class {index}"
+
+    def class_index(self, target: int | str, classes: int) -> int:
+        """The index of a class given by index or by name.
+
+        Args:
+            target: Index, its digits, or a label (letter case does not matter).
+            classes: How many classes the model has.
+
+        Raises:
+            InputError: If there is no such class; the nearest names are offered.
+        """
+        text = str(target).strip()
+        if text.lstrip("-").isdigit():
+            if not 0 <= int(text) < classes:
+                raise InputError(f"Target {text} is out of range: {self.name} has classes 0 to {classes - 1}.")
+            return int(text)
+        if self.labels is None:
+            raise InputError(f"{self.name} has no class names, so target {text!r} cannot be found: give an index from 0 to {classes - 1}.")
+        found = [index for index, label in enumerate(self.labels) if label.lower() == text.lower()]
+        if len(found) > 1:
+            raise InputError(f"Several classes are called {text!r}: give one of the indices {', '.join(map(str, found))}.")
+        if not found:
+            raise unknown("class", text, self.labels)
+        return found[0]

@@ -1,0 +1,24 @@
+"""The one exception that means "the input is at fault": one sentence that says what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the caller gave cannot be used; the message says what to give instead."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    """An `InputError` for an unknown name, offering the nearest known ones.
+
+    Args:
+        what: What the name should have been, for example ``"method"``.
+        name: The name that was given.
+        known: The names that exist.
+    """
+    names = sorted(known)
+    folded = {candidate.lower(): candidate for candidate in names}
+    near = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    near += [candidate for candidate in names if name and name.lower() in candidate.lower() and candidate not in near]
+    offer = f"did you mean {', '.join(near[:3])}?" if near else f"known: {', '.join(names[:40])}."
+    return InputError(f"Unknown {what} {name!r}: {offer}")

@@ -1,0 +1,289 @@
+"""What an explainer is: a frozen set of options with one method, `attribute`."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import salience
+from salience.core import registry
+from salience.core.classifier import Classifier
+from salience.core.draws import Seed, Stream, streams
+from salience.core.errors import InputError
+from salience.core.explanation import Explanation
+from salience.core.montecarlo import Accumulator, Attribution, Estimate, Moments, Run, run
+from salience.core.options import Options
+from salience.core.score import Score
+from salience.core.types import Images, Progress, Targets
+
+Target = int | str | Sequence[int | str] | Tensor | None
+
+
+class Explainer(Options):
+    """Base of all methods. A method is a frozen dataclass with a docstring and `attribute`."""
+
+    kind = "explainer"
+    own_score: ClassVar[str] = "logit"
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """The maps of some images: the one function that a deterministic method defines.
+
+        Args:
+            model: The classifier, with the score to explain bound to it.
+            images: (n, c, h, w) in [0, 1], on the model's device.
+            targets: (n,) class indices.
+            streams: Where each image takes its randomness from.
+
+        Returns:
+            Maps (n, c, h, w) or (n, 1, h, w).
+        """
+        raise NotImplementedError
+
+    @property
+    def score(self) -> str:
+        """The score explained unless another is asked for: that of the base, if the method has one."""
+        base = getattr(self, "base", None)
+        return base.score if isinstance(base, Explainer) else self.own_score
+
+    @classmethod
+    def from_value(cls, value: object) -> "Explainer":
+        """An explainer from a specification, another explainer, or a function of model, images and targets.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if isinstance(value, Explainer):
+            return value
+        if isinstance(value, str):
+            return registry.build("explainer", value)
+        if isinstance(value, type) and issubclass(value, Explainer):
+            return value()
+        if callable(value):
+            return Custom(value)
+        raise InputError(f"A method is a name such as 'gradient', an explainer, or a function fn(model, images, targets) -> maps, not {type(value).__name__}.")
+
+    def __call__(
+        self,
+        model: Classifier,
+        images: Images,
+        targets: Target = None,
+        *,
+        score: str | Callable | None = None,
+        seed: Seed = 0,
+        tolerance: float | None = None,
+        chunk: int | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain what the model saw in some images.
+
+        Args:
+            model: `Model` or `BlackBox`.
+            images: (n, c, h, w) in [0, 1], as `load_images` returns them.
+            targets: Class index or name, one for all images or one each; None takes the predicted class.
+            score: ``logit``, ``probability``, ``log_probability``, ``sigmoid``, or a callable of outputs
+                (n, k) and targets (n,); None takes the method's own.
+            seed: One int for all images (they share their draws), or one an image.
+            tolerance: Stop drawing for an image once the relative error of its map is at most this.
+            chunk: Images in one pass; by default from the image size. It never changes the draws.
+            progress: Called as ``progress(done, total)``.
+
+        Returns:
+            The maps with their errors, on the CPU.
+
+        Raises:
+            InputError: If something given cannot be used.
+        """
+        if not isinstance(model, Classifier):
+            raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk must be at least 1, not {chunk}.")
+        if tolerance is not None and not tolerance > 0:
+            raise InputError(f"tolerance must be above 0, not {tolerance}.")
+        shown = images
+        images = _checked_images(images, model)
+        sources = streams(seed, len(images))
+        chosen = model.named_score(score or self.score)
+        view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
+        with torch.inference_mode(False), model.frozen():
+            images = images.clone()
+            outputs = view.outputs(images)
+            indices = _target_indices(targets, outputs, model).to(images.device)
+            done = self.explain_view(view.using(progress=progress), images, indices, sources, tolerance)
+        facts = {"prediction": outputs.argmax(1).tolist(), "score": chosen.of(outputs, indices).tolist()}
+        if chosen.every is not None:
+            facts["probability"] = model.as_probabilities(outputs).gather(1, indices[:, None])[:, 0].tolist()
+        facts |= {key: value.tolist() for key, value in done.notes.items()}
+        record = {
+            "versions": {"salience": salience.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "model": {"name": model.name, "weights": model.weights_hash(), "precision": getattr(model, "precision", "float32")},
+            "options": self.options(),
+            "seed": seed if isinstance(seed, int) else [list(each) if isinstance(each, tuple) else int(each) for each in seed],
+            "tolerance": tolerance,
+            "images": facts,
+        }
+        return self._explanation(done, indices, chosen, record, shown)
+
+    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> "Done":
+        """The work of a call, on a prepared view of the model. Deterministic here."""
+        result = self.attribute(model, images, targets, streams)
+        return Done(result.maps, None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
+
+    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images) -> Explanation:
+        def retarget(wanted: Targets) -> Explanation:
+            return self._explanation(done.retarget(wanted), wanted, score, record, images)
+
+        estimate = done.estimate
+        return Explanation(
+            maps=done.maps.detach().cpu(),
+            stderr=None if estimate is None else estimate.stderr.cpu(),
+            df=None if estimate is None else estimate.df.cpu(),
+            samples=done.samples.cpu(),
+            converged=None if done.converged is None else done.converged.cpu(),
+            targets=targets.cpu(),
+            method=str(self),
+            score=score.name,
+            record=record,
+            images=images.detach().cpu() if type(images) is Tensor else images,
+            blocks=None if estimate is None else estimate.blocks.cpu(),
+            counts=None if estimate is None else estimate.counts.cpu(),
+            retarget=retarget if done.retarget is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call's work gives: maps, and for random methods their estimate."""
+
+    maps: Tensor
+    estimate: Estimate | None
+    samples: Tensor
+    converged: Tensor | None
+    notes: dict[str, Tensor]
+    retarget: Callable[[Targets], "Done"] | None = None
+
+
+class MonteCarlo(Explainer):
+    """Base of methods that average over draws: they define `sampler`, and the engine does the rest."""
+
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+        """Prepare a call; return the function that makes draws.
+
+        Args:
+            model: The classifier, with the score to explain bound to it.
+            images: (n, c, h, w).
+            targets: (n,).
+            streams: Where each image takes its randomness from.
+
+        Returns:
+            A function from the numbers of some draws and the indices (a,) of some images to an
+            `Attribution` with maps (draws, a, c, h, w) and notes (draws, a).
+        """
+        raise NotImplementedError
+
+    @property
+    def draws(self) -> int:
+        """How many draws there are at most."""
+        return self.samples  # type: ignore[attr-defined]  # a field of nearly every method; others override
+
+    def at_once(self, model: Classifier, images: Images) -> int:
+        """Images that go through the network at once; as many draws are made together."""
+        return model.images_at_once(images.shape[-2:])
+
+    def accumulator(self, images: Images) -> Accumulator:
+        """What collects the draws: their mean, unless the method is about something else."""
+        return Moments(len(images), self.draws)
+
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> Run:
+        """Make the draws."""
+        draw = self.sampler(model.using(progress=None), images, targets, streams)
+        return run(draw, self.accumulator(images), n=len(images), samples=self.draws, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """The average over all draws."""
+        done = self.sample(model, images, targets, streams)
+        return Attribution(done.estimate.maps, notes=done.notes)
+
+    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
+        """As `Explainer.explain_view`, with errors and the stopping rule."""
+        done = self.sample(model, images, targets, streams, tolerance)
+        return Done(done.estimate.maps, done.estimate, done.samples, done.converged, done.notes)
+
+
+@dataclass(frozen=True)
+class Custom(Explainer):
+    """A user's function as an explainer.
+
+    Attributes:
+        fn: From model, images (n, c, h, w) and targets (n,) to maps (n, c, h, w), (n, 1, h, w) or (n, h, w).
+    """
+
+    fn: Callable
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+    def __str__(self) -> str:
+        """The function's name: a record cannot hold the function."""
+        return self.name
+
+    __repr__ = __str__
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """Call the function and check what it returns.
+
+        Raises:
+            InputError: If it does not return one map per image.
+        """
+        maps = self.fn(model, images, targets)
+        if isinstance(maps, Explanation):
+            maps = maps.maps.to(images.device)
+        maps = torch.as_tensor(maps)
+        maps = maps[:, None] if maps.ndim == 3 else maps
+        if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
+            raise InputError(f"{self.name} returned shape {tuple(maps.shape)} for images {tuple(images.shape)}: it must return one map per image, of the image's height and width.")
+        return Attribution(maps.detach().float())
+
+
+def explain(method: object, model: Classifier, images: Images, targets: Target = None, score: str | Callable | None = None, seed: Seed = 0, tolerance: float | None = None, chunk: int | None = None, progress: Progress | None = None) -> Explanation:
+    """Explain images by a method given as a specification, an explainer, or a function.
+
+    The arguments are those of `Explainer.__call__`; `method` is for example ``"rise:samples=500"``,
+    ``sal.SmoothGrad(samples=20)``, or a function of model, images and targets that returns maps.
+    """
+    return Explainer.from_value(method)(model, images, targets, score=score, seed=seed, tolerance=tolerance, chunk=chunk, progress=progress)
+
+
+def list_methods() -> list[str]:
+    """The names of all methods."""
+    return list(registry.entries("explainer"))
+
+
+def _checked_images(images: Images, model: Classifier) -> Images:
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+        got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: use sal.load_images(paths, model).")
+    if len(images) == 0:
+        raise InputError("There are no images: give at least one.")
+    if images.shape[1] != model.channels_in:
+        raise InputError(f"{model.name} takes images with {model.channels_in} channel(s), not {images.shape[1]}.")
+    if not torch.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
+        raise InputError("images must lie in [0, 1]: give them before normalisation (the model normalises), without NaN.")
+    if model.size is not None and tuple(images.shape[-2:]) != tuple(model.size):
+        raise InputError(f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: use sal.load_images(paths, model).")
+    return images.detach().as_subclass(Tensor).to(model.device, torch.float32)
+
+
+def _target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:
+    if targets is None:
+        return outputs.argmax(1)
+    if isinstance(targets, Tensor):
+        targets = targets.tolist()
+    listed = [targets] * len(outputs) if isinstance(targets, int | str) else list(targets)
+    if len(listed) != len(outputs):
+        raise InputError(f"{len(listed)} targets were given for {len(outputs)} images: give one, or one per image.")
+    return torch.tensor([model.class_index(each, outputs.shape[1]) for each in listed])

@@ -1,0 +1,214 @@
+"""White boxes: a network together with the preprocessing it expects, as one module from [0, 1] to scores."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.classifier import Classifier
+from salience.core.errors import InputError, unknown
+from salience.core.score import Score
+from salience.core.types import Images, Outputs, Targets
+
+CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+GRADIENT_PASSES = 1.0
+"""Chunk of a forward and backward pass relative to a forward pass (measured: no smaller one is faster)."""
+
+
+class Model(Classifier, nn.Module):
+    """A network and its preprocessing: an `nn.Module` from RGB images in [0, 1] to scores.
+
+    The module itself is never changed: not its weights, buffers, modes or hooks. Inside, images are
+    in channels-last order, which is faster on CPUs and current GPUs alike.
+
+    Args:
+        module: Any `nn.Module` from (n, c, h, w) to (n, k); an output with ``.logits`` will do.
+        mean: Subtracted per channel, in the module's own units and channel order. None subtracts nothing.
+        std: Divided by per channel, likewise.
+        size: (height, width) of the input, or one int for a square; None takes images as they come.
+        labels: Class names in index order.
+        channels: Order of the module's channels: ``RGB``, ``BGR``, or ``L`` for grey images.
+        value_range: What white is for the module: 1, or 255.
+        name: How records call it; by default the class of the module.
+        outputs: ``logits``, or ``probabilities`` if the module ends in a softmax.
+        precision: ``float32``, or ``bfloat16`` (autocast) for speed.
+
+    Raises:
+        InputError: For arguments that do not fit together.
+    """
+
+    white_box = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        channels: str = "RGB",
+        value_range: float = 1,
+        name: str | None = None,
+        outputs: str = "logits",
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise InputError(f"Model needs an nn.Module, not {type(module).__name__}: wrap a function with sal.BlackBox(fn).")
+        if channels not in CHANNEL_ORDERS:
+            raise unknown("channel order", channels, CHANNEL_ORDERS)
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
+        if outputs not in ("logits", "probabilities"):
+            raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
+        self.order = CHANNEL_ORDERS[channels]
+        count = len(self.order)
+        mean, std = tuple(mean or (0.0,) * count), tuple(std or (1.0,) * count)
+        if len(mean) != count or len(std) != count or not all(each > 0 for each in std):
+            raise InputError(f"mean and std need {count} numbers each for channels={channels!r}, and std must be positive.")
+        self.module = module
+        self.value_range = float(value_range)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        colour = self.mean.flatten() / self.value_range
+        self.mean_colour = torch.empty(count).index_copy(0, torch.tensor(self.order), colour).clamp(0, 1)
+        self.size = (size, size) if isinstance(size, int) else (tuple(size) if size else None)
+        self.labels = labels
+        self.name = name or type(module).__name__
+        self.probabilities = outputs == "probabilities"
+        self.precision = precision
+        parameter = next(module.parameters(), None)
+        self.to_device(parameter.device if parameter is not None else torch.device("cpu"))
+
+    def to_device(self, device: torch.device | str) -> "Model":
+        """Move the network (in place, as `nn.Module.to` does) and work there."""
+        self.to(device)
+        self.device = torch.device(device)
+        return self
+
+    def normalise(self, images: Images) -> Images:
+        """[0, 1] RGB to what the module was trained on."""
+        if self.order != tuple(range(len(self.order))):
+            images = images[:, list(self.order)]
+        if self.value_range != 1:
+            images = images * self.value_range
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Images) -> Outputs:
+        """Images (n, c, h, w) in [0, 1] to outputs (n, k), differentiable."""
+        inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = self.module(inputs)
+        outputs = getattr(outputs, "logits", outputs)
+        return outputs.float() if isinstance(outputs, Tensor) else outputs
+
+    _forward = forward
+
+    def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
+        """Gradient of the target's score with respect to the image, in [0, 1] pixel space.
+
+        Args:
+            images: (n, c, h, w) in [0, 1].
+            targets: (n,) class indices.
+            score: What is differentiated; None takes the bound score, else the logit.
+
+        Returns:
+            (n, c, h, w), in score units per unit of pixel value. One forward and one backward pass an image.
+
+        Raises:
+            InputError: If the model's outputs are unfit, or do not depend differentiably on the image.
+        """
+        return self.gradient_and_outputs(images, targets, score)[0]
+
+    def gradient_and_outputs(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> tuple[Images, Outputs]:
+        """The gradient, as `gradient`, and the outputs (n, k) of the forward pass it needed."""
+        chosen = self.named_score(score) if score is not None else self.score or self.named_score("logit")
+        gradients, outputs = [], []
+        for part in self.chunks(images, passes=GRADIENT_PASSES):
+            with torch.enable_grad():
+                inputs = images[part].detach().requires_grad_(True)
+                values = self.checked(self(inputs), inputs)
+                total = chosen.of(values, targets[part]).sum()
+                if not total.requires_grad:
+                    raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
+                gradients.append(torch.autograd.grad(total, inputs)[0])
+            outputs.append(values.detach())
+        return torch.cat(gradients), torch.cat(outputs)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every module in evaluation mode inside, and in its own mode again afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the names and values of all weights and buffers of the module."""
+        digest = hashlib.sha256()
+        for key, value in self.module.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        return digest.hexdigest()
+
+
+class BlackBox(Classifier):
+    """Any callable from images to scores; nothing but its outputs is used.
+
+    Args:
+        fn: From a float tensor (n, c, h, w) in [0, 1] to scores (n, k), as a tensor or NumPy array.
+        size: (height, width) it needs, or one int for a square; None for any.
+        labels: Class names in index order.
+        outputs: ``probabilities`` (the default) or ``logits``: what `fn` returns.
+        mean_colour: The colour that replaces removed pixels by default, in [0, 1].
+        name: How records call it; by default the function's name.
+
+    Raises:
+        InputError: If `fn` cannot be called.
+    """
+
+    white_box = False
+
+    def __init__(
+        self,
+        fn: Callable[[Tensor], object],
+        *,
+        size: int | Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        outputs: str = "probabilities",
+        mean_colour: Sequence[float] = (0.485, 0.456, 0.406),
+        name: str | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise InputError(f"BlackBox needs a function from images to scores, not {type(fn).__name__}.")
+        if outputs not in ("logits", "probabilities"):
+            raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
+        self.fn = fn
+        self.size = (size, size) if isinstance(size, int) else (tuple(size) if size else None)
+        self.labels = labels
+        self.probabilities = outputs == "probabilities"
+        self.mean_colour = torch.tensor(mean_colour)
+        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+
+    def _forward(self, images: Images) -> Outputs:
+        outputs = self.fn(images.clone())
+        return outputs.float() if isinstance(outputs, Tensor) else torch.as_tensor(outputs, dtype=torch.float32)
+
+    def checked(self, outputs: Outputs, images: Images) -> Outputs:
+        """As `Classifier.checked`; and probabilities must lie in [0, 1]."""
+        outputs = super().checked(outputs, images)
+        if self.probabilities and (outputs.min() < -1e-4 or outputs.max() > 1 + 1e-4):
+            raise InputError(f"{self.name} returned scores outside [0, 1], so they are not probabilities: say BlackBox(fn, outputs='logits').")
+        return outputs
+
+    def weights_hash(self) -> None:
+        """A black box has no weights to hash."""
+        return None

@@ -1,0 +1,219 @@
+"""The Monte-Carlo engine: draws, chunks, averages, estimates its own error, stops when told to.
+
+Every stochastic method of the papers is an expectation. A method says what one draw is; the rest is here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from salience.core.classifier import Classifier
+from salience.core.types import Maps, PerImage
+
+BLOCKS = 20
+"""Draw i belongs to block i modulo 20; block means give the error of non-linear steps."""
+
+FIRST_CHECK = 50
+"""With a tolerance the error is looked at after 50, 100, 200, 400, ... draws, so that no result depends on the chunk."""
+
+
+@dataclass
+class Attribution:
+    """What one call of an explainer returns.
+
+    Attributes:
+        maps: (n, c, h, w), or (n, 1, h, w).
+        outputs: The network's outputs (n, k) at the explained images, if the method had to compute them.
+        notes: Facts worth recording, one number an image each, averaged over draws.
+    """
+
+    maps: Maps
+    outputs: Tensor | None = None
+    notes: dict[str, PerImage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A map and what is known of its error.
+
+    Attributes:
+        maps: (n, c, h, w).
+        stderr: Standard error of each value, same shape; NaN with a single draw.
+        df: Degrees of freedom of the standard error, (n,).
+        blocks: Up to 20 block estimates, (b, n, c, h, w), whose mean weighted by `counts` is the map
+            (for a non-linear statistic: its jackknife pseudo-values).
+        counts: Draws in each block, (b, n).
+    """
+
+    maps: Tensor
+    stderr: Tensor
+    df: Tensor
+    blocks: Tensor
+    counts: Tensor
+
+
+class Accumulator(Protocol):
+    """Takes draws in, gives an `Estimate` at any time."""
+
+    def add(self, draws: range, active: Tensor, values: Tensor) -> None:
+        """Take in values (draws, active images, ...)."""
+
+    def estimate(self, images: Tensor) -> Estimate:
+        """The estimate for some of the images, from the draws so far."""
+
+
+class Moments:
+    """Streaming mean and variance per block of draws (Welford's recurrence, so nothing cancels).
+
+    Memory: two numbers a pixel and block, whatever the number of draws.
+    """
+
+    def __init__(self, n: int, samples: int) -> None:
+        self.n = n
+        self.used = min(BLOCKS, samples)
+        self.counts = torch.zeros(self.used, n)
+        self.mean: Tensor | None = None
+        self.m2: Tensor | None = None
+
+    def add(self, draws: range, active: Tensor, values: Tensor) -> None:
+        """Take in the maps of some draws.
+
+        Args:
+            draws: Numbers of the draws.
+            active: Indices (a,) of the images they are for.
+            values: (draws, a, c, h, w).
+        """
+        if self.mean is None:
+            self.mean = values.new_zeros(self.used, self.n, *values.shape[2:])
+            self.m2 = torch.zeros_like(self.mean)
+        everything = len(active) == self.n
+        for value, draw in zip(values, draws, strict=True):
+            block = draw % BLOCKS
+            self.counts[block, active] += 1
+            count = self.counts[block, active[0]]
+            mean, m2 = (self.mean[block], self.m2[block]) if everything else (self.mean[block, active], self.m2[block, active])
+            delta = value - mean
+            mean += delta / count
+            m2.addcmul_(delta, value - mean)
+            if not everything:
+                self.mean[block, active], self.m2[block, active] = mean, m2
+
+    def merged(self, images: Tensor, without: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Count (n,), mean and sum of squared deviations (n, c, h, w) of all blocks but one."""
+        keep = [block for block in range(self.used) if block != without]
+        counts = self.counts[keep][:, images]
+        weights = (counts / counts.sum(0)).to(self.mean.device)[..., None, None, None]
+        means = self.mean[keep][:, images]
+        mean = (weights * means).sum(0)
+        spread = (counts.to(self.mean.device)[..., None, None, None] * (means - mean).square()).sum(0)
+        return counts.sum(0), mean, self.m2[keep][:, images].sum(0) + spread
+
+    def estimate(self, images: Tensor) -> Estimate:
+        """The mean over draws and its standard error, sd / sqrt(draws)."""
+        count, mean, m2 = self.merged(images)
+        size = count.to(mean.device)[:, None, None, None]
+        stderr = (m2 / (size - 1) / size).sqrt()
+        return Estimate(mean, stderr, count - 1, self.mean[:, images], self.counts[:, images])
+
+
+def jackknife(whole: Tensor, without: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard error and pseudo-values of a statistic, from its values with each block left out.
+
+    The delete-a-group jackknife for unequal groups (Busing, Meijer & van der Leeden 1999).
+
+    Args:
+        whole: The statistic of all draws, (n, ...).
+        without: The statistic without each block, (b, n, ...).
+        counts: Draws in each block, (b, n).
+
+    Returns:
+        The standard error (n, ...) and the pseudo-values (b, n, ...).
+    """
+    shape = (*counts.shape, *(1,) * (whole.ndim - 1))
+    share = (counts.sum(0) / counts).to(whole).view(shape)
+    pseudo = share * whole - (share - 1) * without
+    centre = len(counts) * whole - ((1 - 1 / share) * without).sum(0)
+    return ((pseudo - centre).square() / (share - 1)).mean(0).sqrt(), pseudo
+
+
+def relative_error(maps: Tensor, stderr: Tensor) -> PerImage:
+    """Mean standard error of a map as a share of the map's own spread.
+
+    The spread is the standard deviation over the map's values with the variance of the noise taken
+    off; where nothing is left the error is infinite.
+    """
+    noise = stderr.flatten(1)
+    signal = maps.flatten(1).var(1, correction=0) - noise.square().mean(1)
+    return torch.where(signal > 0, noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the engine hands back.
+
+    Attributes:
+        estimate: The maps and their errors.
+        samples: Draws used, (n,).
+        converged: Whether the tolerance was reached, (n,); None without a tolerance.
+        notes: Facts noted by the draws, averaged over them, (n,) each.
+    """
+
+    estimate: Estimate
+    samples: Tensor
+    converged: Tensor | None
+    notes: dict[str, Tensor]
+
+
+def run(
+    draw: Callable[[range, Tensor], Attribution],
+    accumulator: Accumulator,
+    *,
+    n: int,
+    samples: int,
+    at_once: int,
+    model: Classifier,
+    tolerance: float | None = None,
+) -> Run:
+    """Make draws until there are enough.
+
+    Args:
+        draw: From the numbers of some draws and the indices (a,) of the images that still need them
+            to an `Attribution` with values (draws, a, ...) and notes (draws, a).
+        accumulator: Takes the values in.
+        n: Images.
+        samples: Draws at most.
+        at_once: Images that go through the network at once; as many draws are made together.
+        model: Its ``progress`` is told about the draws.
+        tolerance: Stop for an image once the relative error of its map is at most this, looked at
+            after 50, 100, 200, ... draws. Stopping early favours runs whose error looks small: the
+            interval of a stopped map is a little too narrow.
+    """
+    active = torch.arange(n)
+    used = torch.zeros(n, dtype=torch.int64)
+    converged = torch.zeros(n, dtype=torch.bool) if tolerance is not None else None
+    totals: dict[str, Tensor] = {}
+    check, done = (FIRST_CHECK if tolerance is not None else samples), 0
+    while done < samples and len(active):
+        limit = min(check, samples)
+        together = max(1, at_once // len(active))
+        draws = range(done, min(done + together, limit))
+        result = draw(draws, active)
+        accumulator.add(draws, active, result.maps)
+        for key, values in result.notes.items():
+            totals.setdefault(key, torch.zeros(n))[active] += values.detach().float().cpu().sum(0)
+        done = draws.stop
+        used[active] = done
+        if tolerance is not None and done == limit:
+            estimate = accumulator.estimate(active)
+            good = (relative_error(estimate.maps, estimate.stderr) <= tolerance).cpu()
+            converged[active] = good
+            active = active[~good]
+            check *= 2
+        if model.progress is not None:
+            model.progress(done if len(active) else samples, samples)
+    notes = {key: total / used for key, total in totals.items()}
+    return Run(accumulator.estimate(torch.arange(n)), used, converged, notes)

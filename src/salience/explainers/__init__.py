@@ -1,0 +1,1 @@
+"""Floor 2: one method a file; every file registers its method."""

@@ -1,0 +1,89 @@
+"""What NoiseGrad and FusionGrad have in common."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from salience.core.classifier import Classifier
+from salience.core.draws import Stream
+from salience.core.explainer import Explainer, MonteCarlo
+from salience.core.montecarlo import Attribution, Run
+from salience.core.types import Images, Targets
+from salience.perturb.tune import tuned_weight_sigma
+from salience.perturb.weights import WeightNoise
+
+Sigma = float | Literal["auto"]
+
+
+class CollapseWarning(UserWarning):
+    """The networks that were averaged no longer see the class: the map explains broken networks."""
+
+
+class AverageOverWeights(MonteCarlo):
+    """Averages an explanation over draws of weights, each shared by all images of a call."""
+
+    base: Explainer
+    weight_samples: int
+    weight_sigma: Sigma
+    absolute: bool
+    auto_share: ClassVar[float] = 1.0
+
+    @property
+    def draws(self) -> int:
+        """The draws of weights are the independent ones."""
+        return self.weight_samples
+
+    @property
+    def averaged(self) -> Explainer:
+        """The explanation made with each draw of weights."""
+        return self.base
+
+    def at_once(self, model: Classifier, images: Images) -> int:
+        """Draws of weights are made one at a time; the explanation within chunks its images itself."""
+        return 1
+
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+        """One draw: the weights multiplied by noise, and the explanation of all images under them."""
+        weights = WeightNoise(model)
+        clean = model.outputs(images).argmax(1)
+        sigma = self.auto_share * tuned_weight_sigma(model, images) if self.weight_sigma == "auto" else self.weight_sigma
+
+        def draw(draws: range, active: Tensor) -> Attribution:
+            maps = notes = None
+            for key in dict.fromkeys(streams[image].weights for image in active.tolist()):
+                places = torch.tensor([place for place, image in enumerate(active.tolist()) if streams[image].weights == key])
+                group = active[places]
+                chosen = [streams[image] for image in group.tolist()]
+                with weights.applied(chosen[0].weight_generator("weight noise", draws.start), sigma):
+                    made = self.averaged.attribute(model, images[group], targets[group], [stream.at(draws.start) for stream in chosen])
+                    outputs = model.outputs(images[group]) if made.outputs is None else made.outputs
+                values = made.maps.abs() if self.absolute else made.maps
+                noted = made.notes | {
+                    "noisy_score": model.score.of(outputs, targets[group]),
+                    "class_kept": (outputs.argmax(1) == clean[group]).float(),
+                    "weight_sigma": torch.full((len(group),), float(sigma)),
+                }
+                maps = values.new_empty(len(active), *values.shape[1:]) if maps is None else maps
+                notes = {key: torch.empty(len(active)) for key in noted} if notes is None else notes
+                maps[places] = values
+                for name, note in noted.items():
+                    notes[name][places] = note.detach().float().cpu()
+            return Attribution(maps[None], notes={key: note[None] for key, note in notes.items()})
+
+        return draw
+
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> Run:
+        """Make the draws, and warn if the noise destroyed the network."""
+        done = super().sample(model, images, targets, streams, tolerance)
+        kept = done.notes["class_kept"]
+        if (kept < 0.5).any():
+            share, sigma = kept.min().item(), done.notes["weight_sigma"].max().item()
+            warnings.warn(
+                f"{self.name}: with weight noise {sigma:.3g} only {share:.0%} of the draws keep the predicted class of an image: its map explains broken networks. Use a smaller weight_sigma.",
+                CollapseWarning,
+                stacklevel=2,
+            )
+        return done

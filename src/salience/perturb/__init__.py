@@ -1,0 +1,1 @@
+"""Floor 1: what is done to images, masks and weights."""

@@ -1,0 +1,64 @@
+"""Noise in the weights: each multiplied by its own N(1, sigma²), and put back whatever happens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from salience.core.classifier import Classifier
+from salience.core.errors import InputError
+from salience.core.model import Model
+
+
+def parameters_of(model: Classifier) -> list[nn.Parameter]:
+    """The floating-point parameters of a model, tied ones once.
+
+    Raises:
+        InputError: If the model is a black box, or has none.
+    """
+    if not isinstance(model, Model):
+        raise InputError(f"{model.name} is a black box, so its weights cannot be given noise: use smoothgrad on a base that works without gradients, or give the network itself as sal.Model(module).")
+    found = [parameter for parameter in model.module.parameters() if parameter.is_floating_point()]
+    if not found:
+        raise InputError(f"{model.name} has no parameters, so noise in the weights changes nothing.")
+    return found
+
+
+class WeightNoise:
+    """Draws of multiplicative noise for the parameters of one model.
+
+    As the authors of NoiseGrad do, every parameter is multiplied: weights, biases, and the affine
+    part of normalisation layers; buffers such as running means are not.
+
+    Args:
+        model: A white box.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.parameters = parameters_of(model)
+        self.originals = [parameter.data for parameter in self.parameters]
+        self.buffer = np.empty(sum(parameter.numel() for parameter in self.parameters), dtype=np.float32)
+
+    @contextmanager
+    def applied(self, generator: np.random.Generator, sigma: float) -> Iterator[None]:
+        """One draw of weights inside; the original tensors, bit for bit, afterwards.
+
+        Args:
+            generator: The generator of this draw.
+            sigma: Standard deviation of the factor.
+        """
+        generator.standard_normal(out=self.buffer, dtype=np.float32)
+        factors = torch.from_numpy(self.buffer).mul_(sigma).add_(1)
+        try:
+            for parameter, original, factor in zip(self.parameters, self.originals, factors.split([each.numel() for each in self.originals]), strict=True):
+                parameter.data = _times(original, factor)
+            yield
+        finally:
+            for parameter, original in zip(self.parameters, self.originals, strict=True):
+                parameter.data = original
+
+
+def _times(original: Tensor, factor: Tensor) -> Tensor:
+    return original * factor.view(original.shape).to(original)

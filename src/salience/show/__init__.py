@@ -1,0 +1,1 @@
+"""Floor 4: colour maps, overlays, figures, pages."""

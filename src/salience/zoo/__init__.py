@@ -1,0 +1,1 @@
+"""Floor 3: models by name and photographs from files."""

