@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +12,21 @@ from salience.core.errors import InputError, unknown
 from salience.core.score import Score, as_score
 from salience.core.types import Images, Outputs, Progress, Targets
 
+T = TypeVar("T", bound="Classifier")
+
 PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
 """Pixels in one forward pass. On a CPU small chunks stay in its caches (`bench/chunk.py` measures it)."""
 
 MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""
+
+
+def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """A size as (height, width); one number is a square."""
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 class Classifier:
@@ -51,7 +61,7 @@ class Classifier:
     weight_sigma: float | None = None
     device: torch.device = torch.device("cpu")
 
-    def using(self, **changes: object) -> Self:
+    def using(self: T, **changes: object) -> T:
         """A view of the same model with other settings of the call: score, chunk, progress."""
         view = copy.copy(self)
         for key, value in changes.items():
@@ -104,22 +114,35 @@ class Classifier:
 
     def scores(self, images: Images) -> Outputs:
         """The bound score (by default the logit) of every class, (n, k)."""
-        score = self.score or self.named_score("logit")
+        score = self.bound_score
         if score.every is None:
             raise InputError(f"The score {score.name} is a function of one target: it has no values for all classes.")
         return score.every(self.outputs(images))
 
     def target_scores(self, images: Images, targets: Targets) -> Tensor:
         """The bound score (by default the logit) of each image's target, (n,)."""
-        return (self.score or self.named_score("logit")).of(self.outputs(images), targets)
+        return (self.bound_score).of(self.outputs(images), targets)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """The gradient of the target's score with respect to the image: only a white box has one."""
         raise InputError(f"{self.name} is a black box, so it has no gradient and no layers: use rise, occlusion or lime, or give the network itself as sal.Model(module).")
 
+    def weights_hash(self) -> str | None:
+        """SHA-256 of the weights, for records; None for a black box."""
+        return None
+
     def named_score(self, score: "str | Callable | Score") -> Score:
         """The score of that name for this model's kind of outputs."""
         return as_score(score, probabilities=self.probabilities)
+
+    @property
+    def bound_score(self) -> Score:
+        """The score of this call: the one bound by `using`, else the logit or what stands for it."""
+        return self.score or self.named_score(self.available_score("logit"))
+
+    def available_score(self, wanted: str) -> str:
+        """The score that a method takes by default; the probability where logits cannot be had."""
+        return "probability" if self.probabilities and wanted == "logit" else wanted
 
     def as_probabilities(self, outputs: Outputs) -> Outputs:
         """Outputs as probabilities (softmax of logits)."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def streams(seed: Seed, n: int) -> list[Stream]:
     Raises:
         InputError: If there are not as many seeds as images, or one is not an integer.
     """
-    seeds = [seed] * n if isinstance(seed, int | np.integer) else list(seed)
+    seeds: list[Any] = [seed] * n if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != n:
         raise InputError(f"{len(seeds)} seeds were given for {n} images: give one int, or one int per image.")
     pairs = [(each, each) if isinstance(each, int | np.integer) else tuple(each) for each in seeds]

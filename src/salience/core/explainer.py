@@ -3,18 +3,18 @@
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 import salience
-from salience.core import registry
+from salience.core import registry, spec
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.montecarlo import Accumulator, Attribution, Estimate, Moments, Run, run
+from salience.core.montecarlo import Accumulator, Attribution, Draws, Estimate, Moments, Run, run
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
@@ -58,7 +58,7 @@ class Explainer(Options):
         if isinstance(value, Explainer):
             return value
         if isinstance(value, str):
-            return registry.build("explainer", value)
+            return spec.build("explainer", value)
         if isinstance(value, type) and issubclass(value, Explainer):
             return value()
         if callable(value):
@@ -67,8 +67,8 @@ class Explainer(Options):
 
     def __call__(
         self,
-        model: Classifier,
-        images: Images,
+        model: Any,
+        images: Any,
         targets: Target = None,
         *,
         score: str | Callable | None = None,
@@ -105,7 +105,7 @@ class Explainer(Options):
         shown = images
         images = _checked_images(images, model)
         sources = streams(seed, len(images))
-        chosen = model.named_score(score or self.score)
+        chosen = model.named_score(score or model.available_score(self.score))
         view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
         with torch.inference_mode(False), model.frozen():
             images = images.clone()
@@ -132,9 +132,7 @@ class Explainer(Options):
         return Done(result.maps, None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
 
     def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images) -> Explanation:
-        def retarget(wanted: Targets) -> Explanation:
-            return self._explanation(done.retarget(wanted), wanted, score, record, images)
-
+        again = done.retarget
         estimate = done.estimate
         return Explanation(
             maps=done.maps.detach().cpu(),
@@ -149,7 +147,7 @@ class Explainer(Options):
             images=images.detach().cpu() if type(images) is Tensor else images,
             blocks=None if estimate is None else estimate.blocks.cpu(),
             counts=None if estimate is None else estimate.counts.cpu(),
-            retarget=retarget if done.retarget is not None else None,
+            retarget=None if again is None else lambda wanted: self._explanation(again(wanted), wanted, score, record, images),
         )
 
 
@@ -165,10 +163,14 @@ class Done:
     retarget: Callable[[Targets], "Done"] | None = None
 
 
+Base = Annotated[Any, Explainer]
+"""The type of a field that takes an explainer, a specification of one, or a function; it holds an `Explainer`."""
+
+
 class MonteCarlo(Explainer):
     """Base of methods that average over draws: they define `sampler`, and the engine does the rest."""
 
-    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Draws]:
         """Prepare a call; return the function that makes draws.
 
         Args:
@@ -178,8 +180,8 @@ class MonteCarlo(Explainer):
             streams: Where each image takes its randomness from.
 
         Returns:
-            A function from the numbers of some draws and the indices (a,) of some images to an
-            `Attribution` with maps (draws, a, c, h, w) and notes (draws, a).
+            A function from the numbers of some draws and the indices (a,) of some images to
+            `Draws` with values (draws, a, c, h, w).
         """
         raise NotImplementedError
 
@@ -249,7 +251,17 @@ class Custom(Explainer):
         return Attribution(maps.detach().float())
 
 
-def explain(method: object, model: Classifier, images: Images, targets: Target = None, score: str | Callable | None = None, seed: Seed = 0, tolerance: float | None = None, chunk: int | None = None, progress: Progress | None = None) -> Explanation:
+def explain(
+    method: object,
+    model: Any,
+    images: Any,
+    targets: Target = None,
+    score: str | Callable | None = None,
+    seed: Seed = 0,
+    tolerance: float | None = None,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
     """Explain images by a method given as a specification, an explainer, or a function.
 
     The arguments are those of `Explainer.__call__`; `method` is for example ``"rise:samples=500"``,
@@ -263,7 +275,7 @@ def list_methods() -> list[str]:
     return list(registry.entries("explainer"))
 
 
-def _checked_images(images: Images, model: Classifier) -> Images:
+def _checked_images(images: Any, model: Classifier) -> Images:
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: use sal.load_images(paths, model).")

@@ -56,7 +56,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         """Method, score and shape, not the numbers."""
-        error = "deterministic" if self.stderr is None else f"relative error {', '.join(f'{each:.3g}' for each in self.relative_error.tolist())}"
+        errors = self.relative_error
+        error = "deterministic" if errors is None else f"relative error {', '.join(f'{each:.3g}' for each in errors.tolist())}"
         return f"<Explanation of {len(self.maps)} image(s) by {self.method}: maps {tuple(self.maps.shape)}, {self.score} of {self.targets.tolist()}, {error}>"
 
     def __len__(self) -> int:
@@ -163,7 +164,7 @@ class Explanation:
             record["images"]["converged"] = self.converged.tolist()
         text = json.dumps(finite(record), allow_nan=False)
         with atomic(path) as file:
-            np.savez_compressed(file, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})
+            np.savez_compressed(file, allow_pickle=False, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":

@@ -29,13 +29,13 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}. Choose a folder you can write to, with space left.") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None and Path(temporary).exists():
+            Path(temporary).unlink()
 
 
 def _umask() -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from salience.core.classifier import Classifier
+from salience.core.classifier import Classifier, pair
 from salience.core.errors import InputError, unknown
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
@@ -41,6 +41,8 @@ class Model(Classifier, nn.Module):
     """
 
     white_box = True
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -74,9 +76,9 @@ class Model(Classifier, nn.Module):
         self.value_range = float(value_range)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        colour = self.mean.flatten() / self.value_range
+        colour = torch.tensor(mean) / self.value_range
         self.mean_colour = torch.empty(count).index_copy(0, torch.tensor(self.order), colour).clamp(0, 1)
-        self.size = (size, size) if isinstance(size, int) else (tuple(size) if size else None)
+        self.size = pair(size)
         self.labels = labels
         self.name = name or type(module).__name__
         self.probabilities = outputs == "probabilities"
@@ -126,7 +128,7 @@ class Model(Classifier, nn.Module):
 
     def gradient_and_outputs(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> tuple[Images, Outputs]:
         """The gradient, as `gradient`, and the outputs (n, k) of the forward pass it needed."""
-        chosen = self.named_score(score) if score is not None else self.score or self.named_score("logit")
+        chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
         for part in self.chunks(images, passes=GRADIENT_PASSES):
             with torch.enable_grad():
@@ -192,11 +194,11 @@ class BlackBox(Classifier):
         if outputs not in ("logits", "probabilities"):
             raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
         self.fn = fn
-        self.size = (size, size) if isinstance(size, int) else (tuple(size) if size else None)
+        self.size = pair(size)
         self.labels = labels
         self.probabilities = outputs == "probabilities"
         self.mean_colour = torch.tensor(mean_colour)
-        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 
     def _forward(self, images: Images) -> Outputs:
         outputs = self.fn(images.clone())
@@ -211,4 +213,4 @@ class BlackBox(Classifier):
 
     def weights_hash(self) -> None:
         """A black box has no weights to hash."""
-        return None
+        return

@@ -6,9 +6,10 @@ Every stochastic method of the papers is an expectation. A method says what one 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.classifier import Classifier
@@ -36,6 +37,19 @@ class Attribution:
     notes: dict[str, PerImage] = field(default_factory=dict)
 
 
+@dataclass
+class Draws:
+    """What a method makes for the engine: some draws for some images.
+
+    Attributes:
+        values: (draws, images, ...), what is averaged or collected.
+        notes: Facts worth recording, (draws, images) each; their averages end up in the record.
+    """
+
+    values: Float[Tensor, "draws images *rest"]
+    notes: dict[str, Float[Tensor, "draws images"]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A map and what is known of its error.
@@ -56,6 +70,7 @@ class Estimate:
     counts: Tensor
 
 
+@runtime_checkable
 class Accumulator(Protocol):
     """Takes draws in, gives an `Estimate` at any time."""
 
@@ -76,8 +91,7 @@ class Moments:
         self.n = n
         self.used = min(BLOCKS, samples)
         self.counts = torch.zeros(self.used, n)
-        self.mean: Tensor | None = None
-        self.m2: Tensor | None = None
+        self.mean = self.m2 = torch.empty(0)
 
     def add(self, draws: range, active: Tensor, values: Tensor) -> None:
         """Take in the maps of some draws.
@@ -87,7 +101,7 @@ class Moments:
             active: Indices (a,) of the images they are for.
             values: (draws, a, c, h, w).
         """
-        if self.mean is None:
+        if not self.mean.numel():
             self.mean = values.new_zeros(self.used, self.n, *values.shape[2:])
             self.m2 = torch.zeros_like(self.mean)
         everything = len(active) == self.n
@@ -169,7 +183,7 @@ class Run:
 
 
 def run(
-    draw: Callable[[range, Tensor], Attribution],
+    draw: Callable[[range, Tensor], Draws],
     accumulator: Accumulator,
     *,
     n: int,
@@ -182,7 +196,7 @@ def run(
 
     Args:
         draw: From the numbers of some draws and the indices (a,) of the images that still need them
-            to an `Attribution` with values (draws, a, ...) and notes (draws, a).
+            to `Draws`.
         accumulator: Takes the values in.
         n: Images.
         samples: Draws at most.
@@ -194,7 +208,7 @@ def run(
     """
     active = torch.arange(n)
     used = torch.zeros(n, dtype=torch.int64)
-    converged = torch.zeros(n, dtype=torch.bool) if tolerance is not None else None
+    converged = torch.zeros(n, dtype=torch.bool)
     totals: dict[str, Tensor] = {}
     check, done = (FIRST_CHECK if tolerance is not None else samples), 0
     while done < samples and len(active):
@@ -202,9 +216,10 @@ def run(
         together = max(1, at_once // len(active))
         draws = range(done, min(done + together, limit))
         result = draw(draws, active)
-        accumulator.add(draws, active, result.maps)
+        accumulator.add(draws, active, result.values)
         for key, values in result.notes.items():
-            totals.setdefault(key, torch.zeros(n))[active] += values.detach().float().cpu().sum(0)
+            total = totals.setdefault(key, torch.zeros(n))
+            total[active] += values.detach().float().cpu().sum(0)
         done = draws.stop
         used[active] = done
         if tolerance is not None and done == limit:
@@ -216,4 +231,4 @@ def run(
         if model.progress is not None:
             model.progress(done if len(active) else samples, samples)
     notes = {key: total / used for key, total in totals.items()}
-    return Run(accumulator.estimate(torch.arange(n)), used, converged, notes)
+    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes)

@@ -37,7 +37,7 @@ class Options:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):
             value = convert(getattr(self, field.name), hints[field.name], f"{self.name}: {field.name}")
             _check_range(value, field, f"{self.name}: {field.name}")
@@ -126,8 +126,8 @@ def convert(value: Any, hint: Any, what: str) -> Any:
         return _need(_float(value), what, "a number", value)
     if hint is type(None):
         return None if value is None or value == "none" else _need(None, what, "none", value)
-    if isinstance(hint, type) and hasattr(hint, "from_value"):
-        return hint.from_value(value)
+    if origin is typing.Annotated:
+        return typing.get_args(hint)[1].from_value(value)
     if hint is str and isinstance(value, str):
         return value
     if hint in (str, int, float, bool):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.errors import unknown
-from salience.core.types import Maps, Saliency
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda maps: maps.sum(-3),
@@ -15,7 +15,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def reduce(maps: Maps, how: str) -> Saliency:
+def reduce(maps: Float[Tensor, "*lead c h w"], how: str) -> Float[Tensor, "*lead h w"]:
     """Reduce signed maps (..., c, h, w) over their channels to (..., h, w).
 
     Args:

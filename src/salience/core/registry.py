@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from salience.core.errors import InputError, unknown
-
 PACKAGES = {"explainer": "salience.explainers"}
 """Where the files of each kind live."""
 
@@ -79,59 +77,3 @@ def facts_of(cls: type) -> dict[str, Any]:
     """The facts declared when a class was registered."""
     kind, name = _names[cls]
     return _entries[kind][name].facts
-
-
-def build(kind: str, text: str) -> Any:
-    """The object that a specification such as ``smoothgrad:samples=20,base=(gradient)`` describes.
-
-    Args:
-        kind: For example ``"explainer"``.
-        text: ``name``, or ``name:key=value,...``; brackets nest.
-
-    Raises:
-        InputError: For an unknown name or option, or brackets that do not match.
-    """
-    known = entries(kind)
-    text = _strip_brackets(text.strip())
-    name, _, rest = text.partition(":")
-    given: dict[str, str] = {}
-    member, _, after = rest.partition(":")
-    if f"{name}:*" in known and member and "=" not in member:
-        given["member"], name, rest = member, f"{name}:*", after
-    if name not in known:
-        what = "method" if kind == "explainer" else kind
-        raise unknown(what, name, [each.replace("*", "NAME") for each in known])
-    cls = known[name].cls
-    fields = [field for field in cls.__dataclass_fields__ if field != "member"]
-    for item in _split(rest):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"{text!r}: options are written key=value, not {item!r}.")
-        if key.strip() not in fields:
-            if not fields:
-                raise InputError(f"{name} has no options, so {key.strip()!r} cannot be set.")
-            raise unknown(f"option of {name}:", key.strip(), fields)
-        given[key.strip()] = _strip_brackets(value.strip())
-    return cls(**given)
-
-
-def _strip_brackets(text: str) -> str:
-    while text.startswith("(") and text.endswith(")"):
-        text = text[1:-1].strip()
-    return text
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas outside brackets."""
-    items, depth, start = [], 0, 0
-    for position, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth < 0:
-            break
-        if letter == "," and depth == 0:
-            items.append(text[start:position])
-            start = position + 1
-    if depth != 0:
-        raise InputError(f"Brackets do not match in {text!r}.")
-    items.append(text[start:])
-    return [item for item in items if item.strip()]

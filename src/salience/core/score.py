@@ -41,7 +41,7 @@ class Score:
         """The score of each image's target."""
         if self.every is not None:
             return self.every(outputs).gather(1, targets[:, None])[:, 0]
-        scores = self.custom(outputs, targets)
+        scores = self.custom(outputs, targets)  # type: ignore[misc]  # one of the two is given
         if scores.shape != targets.shape:
             raise InputError(f"The score {self.name} returned shape {tuple(scores.shape)} for {len(targets)} images: it must return one number per image.")
         return scores

@@ -1,6 +1,7 @@
 """What the methods that add noise to the input have in common."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import Explainer, MonteCarlo
-from salience.core.montecarlo import Attribution
+from salience.core.montecarlo import Draws
 from salience.core.types import Images, Maps, Targets
 from salience.perturb.noise import check_strength, strength
 
@@ -37,19 +38,18 @@ class InputNoise(MonteCarlo):
         """What is averaged: the map, or its absolute value if ``absolute`` is set."""
         return maps.abs() if getattr(self, "absolute", False) else maps
 
-    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Draws]:
         """One draw: the base's map of the image with noise added."""
         scale = strength(images, self.noise_level, self.sigma)
         shape = images.shape[1:]
 
-        def draw(draws: range, active: Tensor) -> Attribution:
+        def draw(draws: range, active: Tensor) -> Draws:
             chosen = [streams[image] for image in active.tolist()]
             clean, size = images[active], scale[active]
-            noisy = [torch.addcmul(clean, size, stack(chosen, lambda stream, i=i: self.noise(stream, shape, i)).to(images.device)) for i in draws]
+            noisy = [torch.addcmul(clean, size, stack(chosen, partial(self.noise, shape=shape, draw=i)).to(images.device)) for i in draws]
             inner = [stream.at(i) for i in draws for stream in chosen]
             made = self.base.attribute(model, torch.cat(noisy), targets[active].repeat(len(draws)), inner)
             split = (len(draws), len(active))
-            return Attribution(self.value(made.maps).unflatten(0, split), notes={key: note.unflatten(0, split) for key, note in made.notes.items()})
+            return Draws(self.value(made.maps).unflatten(0, split), notes={key: note.unflatten(0, split) for key, note in made.notes.items()})
 
         return draw
-

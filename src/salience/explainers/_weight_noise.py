@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.explainer import Explainer, MonteCarlo
-from salience.core.montecarlo import Attribution, Run
+from salience.core.montecarlo import Draws, Run
 from salience.core.types import Images, Targets
 from salience.perturb.tune import tuned_weight_sigma
 from salience.perturb.weights import WeightNoise
@@ -45,33 +45,35 @@ class AverageOverWeights(MonteCarlo):
         """Draws of weights are made one at a time; the explanation within chunks its images itself."""
         return 1
 
-    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Draws]:
         """One draw: the weights multiplied by noise, and the explanation of all images under them."""
         weights = WeightNoise(model)
         clean = model.outputs(images).argmax(1)
         sigma = self.auto_share * tuned_weight_sigma(model, images) if self.weight_sigma == "auto" else self.weight_sigma
 
-        def draw(draws: range, active: Tensor) -> Attribution:
-            maps = notes = None
-            for key in dict.fromkeys(streams[image].weights for image in active.tolist()):
-                places = torch.tensor([place for place, image in enumerate(active.tolist()) if streams[image].weights == key])
-                group = active[places]
-                chosen = [streams[image] for image in group.tolist()]
-                with weights.applied(chosen[0].weight_generator("weight noise", draws.start), sigma):
-                    made = self.averaged.attribute(model, images[group], targets[group], [stream.at(draws.start) for stream in chosen])
-                    outputs = model.outputs(images[group]) if made.outputs is None else made.outputs
-                values = made.maps.abs() if self.absolute else made.maps
-                noted = made.notes | {
-                    "noisy_score": model.score.of(outputs, targets[group]),
-                    "class_kept": (outputs.argmax(1) == clean[group]).float(),
-                    "weight_sigma": torch.full((len(group),), float(sigma)),
-                }
-                maps = values.new_empty(len(active), *values.shape[1:]) if maps is None else maps
-                notes = {key: torch.empty(len(active)) for key in noted} if notes is None else notes
-                maps[places] = values
-                for name, note in noted.items():
-                    notes[name][places] = note.detach().float().cpu()
-            return Attribution(maps[None], notes={key: note[None] for key, note in notes.items()})
+        score = model.bound_score
+
+        def under_noise(group: Tensor, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+            """Maps and notes of images that share their weight draws."""
+            chosen = [streams[image] for image in group.tolist()]
+            with weights.applied(chosen[0].weight_generator("weight noise", number), sigma):
+                made = self.averaged.attribute(model, images[group], targets[group], [stream.at(number) for stream in chosen])
+                outputs = model.outputs(images[group]) if made.outputs is None else made.outputs
+            noted = {
+                "noisy_score": score.of(outputs, targets[group]),
+                "class_kept": (outputs.argmax(1) == clean[group]).float(),
+                "weight_sigma": torch.full((len(group),), float(sigma)),
+            }
+            return made.maps.abs() if self.absolute else made.maps, made.notes | noted
+
+        def draw(draws: range, active: Tensor) -> Draws:
+            keys = [streams[image].weights for image in active.tolist()]
+            groups = [torch.tensor([place for place, key in enumerate(keys) if key == each]) for each in dict.fromkeys(keys)]
+            parts = [under_noise(active[group], draws.start) for group in groups]
+            back = torch.cat(groups).argsort()
+            maps = torch.cat([maps for maps, _ in parts])[back]
+            notes = {name: torch.cat([noted[name].detach().float().cpu() for _, noted in parts])[back] for name in parts[0][1]}
+            return Draws(maps[None], notes={name: note[None] for name, note in notes.items()})
 
         return draw
 

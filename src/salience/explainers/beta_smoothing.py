@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base, Explainer
 from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
@@ -36,20 +36,20 @@ class BetaSmoothing(Explainer):
     each layer's inputs, so that it does not depend on the scale of the activations.
     """
 
-    base: Explainer = option(Gradient, "the explanation of the smoothed network")
+    base: Base = option(Gradient, "the explanation of the smoothed network")
     beta: float = option(10.0, "sharpness: softplus tends to ReLU as beta grows", above=0)
     forward: Literal["softplus", "relu"] = option("softplus", "softplus: smooth both passes; relu: only the backward pass")
     relative: bool = option(False, "divide beta by the spread (sd) of each layer's inputs")
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The base's map under the replacement."""
-        clean = model.outputs(images).argmax(1) if model.white_box else None
+        clean = model.outputs(images).argmax(1)
         with ReplaceReLU(self._smooth) as mode:
             made = self.base.attribute(model, images, targets, streams)
             outputs = model.outputs(images) if made.outputs is None else made.outputs
         if mode.replaced == 0:
             raise InputError(f"{model.name} has no ReLU or ReLU6, so beta-smoothing changes nothing in it: choose another method.")
-        notes = {"smoothed_score": (model.score or model.named_score("logit")).of(outputs, targets), "class_kept": (outputs.argmax(1) == clean).float()}
+        notes = {"smoothed_score": model.bound_score.of(outputs, targets), "class_kept": (outputs.argmax(1) == clean).float()}
         return Attribution(made.maps, outputs, made.notes | notes)
 
     def _smooth(self, inputs: Tensor, ceiling: float) -> Tensor:

@@ -1,6 +1,6 @@
 """FusionGrad."""
 
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base, Explainer
 from salience.core.options import option
 from salience.core.registry import register
 from salience.explainers._weight_noise import AverageOverWeights, Sigma
@@ -25,7 +25,7 @@ class FusionGrad(AverageOverWeights):
     range, as in the paper (the code's is absolute).
     """
 
-    base: Explainer = option(Gradient, "the explanation that is averaged")
+    base: Base = option(Gradient, "the explanation that is averaged")
     weight_samples: int = option(10, "draws of weights", at_least=1)
     samples: int = option(10, "draws of input noise for each draw of weights", at_least=1)
     weight_sigma: Sigma = option("auto", "sd of the multiplicative weight noise; auto: half the level at which accuracy drops by 5 %", at_least=0)

@@ -1,6 +1,7 @@
 """GradientSHAP."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import MonteCarlo
-from salience.core.montecarlo import Attribution
+from salience.core.montecarlo import Draws
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -42,19 +43,27 @@ class GradientShap(MonteCarlo):
         super().__post_init__()
         check_strength(self.name, self.noise_level, self.sigma)
 
-    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Attribution]:
+    def sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Callable[[range, Tensor], Draws]:
         """One draw: a noisy image, a point on the path to it, the gradient there."""
         scale = strength(images, 0.1 if self.noise_level is None else self.noise_level, self.sigma)
         baseline = filled(self.baseline, model, images)
         shape = images.shape[1:]
 
-        def draw(draws: range, active: Tensor) -> Attribution:
+        def draw(draws: range, active: Tensor) -> Draws:
             chosen = [streams[image] for image in active.tolist()]
-            noise = torch.cat([stack(chosen, lambda stream, i=i: stream.normal(shape, "input noise", i)).expand(len(active), *shape) for i in draws])
-            place = torch.cat([stack(chosen, lambda stream, i=i: stream.uniform((1, 1, 1), "path", i)).expand(len(active), 1, 1, 1) for i in draws])
+            noise = torch.cat([stack(chosen, partial(_noise, shape=shape, draw=i)).expand(len(active), *shape) for i in draws])
+            place = torch.cat([stack(chosen, partial(_place, draw=i)).expand(len(active), 1, 1, 1) for i in draws])
             which = active.repeat(len(draws))
             distance = images[which] + scale[which] * noise.to(images.device) - baseline[which]
             gradients = model.gradient(baseline[which] + place.to(images.device) * distance, targets[which])
-            return Attribution((distance * gradients).unflatten(0, (len(draws), len(active))))
+            return Draws((distance * gradients).unflatten(0, (len(draws), len(active))))
 
         return draw
+
+
+def _noise(stream: Stream, shape: Sequence[int], draw: int) -> Tensor:
+    return stream.normal(shape, "input noise", draw)
+
+
+def _place(stream: Stream, draw: int) -> Tensor:
+    return stream.uniform((1, 1, 1), "path", draw)

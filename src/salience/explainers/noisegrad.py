@@ -1,6 +1,6 @@
 """NoiseGrad."""
 
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base, Explainer
 from salience.core.options import option
 from salience.core.registry import register
 from salience.explainers._weight_noise import AverageOverWeights, Sigma
@@ -22,7 +22,7 @@ class NoiseGrad(AverageOverWeights):
     share of draws that keep the predicted class.
     """
 
-    base: Explainer = option(Gradient, "the explanation that is averaged")
+    base: Base = option(Gradient, "the explanation that is averaged")
     weight_samples: int = option(25, "draws of weights", at_least=1)
     weight_sigma: Sigma = option("auto", "sd of the multiplicative weight noise; auto: the level at which accuracy drops by 5 %", at_least=0)
     absolute: bool = option(False, "take absolute values before averaging")

@@ -1,6 +1,6 @@
 """SmoothGrad squared."""
 
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base, Explainer
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Maps
@@ -20,7 +20,7 @@ class SmoothGradSquared(InputNoise):
     Differs from the source: nothing.
     """
 
-    base: Explainer = option(Gradient, "the explanation whose square is averaged")
+    base: Base = option(Gradient, "the explanation whose square is averaged")
     samples: int = option(50, "draws of input noise", at_least=1)
     noise_level: float | None = option(None, "sd of the noise relative to the image's range; 0.15 if sigma is not given either", at_least=0)
     sigma: float | None = option(None, "absolute sd of the noise, in [0, 1] units", at_least=0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from salience.core.draws import Stream
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base
 from salience.core.options import option
 from salience.core.registry import register
 from salience.explainers._input_noise import InputNoise
@@ -26,7 +26,7 @@ class UniformGrad(InputNoise):
     Differs from the source: signed unless `absolute`; range in [0, 1] space.
     """
 
-    base: Explainer = option(Gradient, "the explanation that is averaged")
+    base: Base = option(Gradient, "the explanation that is averaged")
     samples: int = option(50, "draws of input noise", at_least=1)
     noise_level: float | None = option(None, "half-width of the noise relative to the image's range; 0.15 if sigma is not given either", at_least=0)
     sigma: float | None = option(None, "absolute half-width of the noise, in [0, 1] units", at_least=0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from salience.core.explainer import Explainer
+from salience.core.explainer import Base
 from salience.core.montecarlo import Estimate, Moments, jackknife
 from salience.core.options import option
 from salience.core.registry import register
@@ -26,7 +26,7 @@ class VarGrad(InputNoise):
     Differs from the source: divided by samples - 1, so that it is unbiased.
     """
 
-    base: Explainer = option(Gradient, "the explanation whose variance is taken")
+    base: Base = option(Gradient, "the explanation whose variance is taken")
     samples: int = option(50, "draws of input noise", at_least=2)
     noise_level: float | None = option(None, "sd of the noise relative to the image's range; 0.15 if sigma is not given either", at_least=0)
     sigma: float | None = option(None, "absolute sd of the noise, in [0, 1] units", at_least=0)

@@ -5,6 +5,7 @@ calls) and ``clamp`` with the same bounds. No module is touched, reused modules 
 nothing is left behind.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_}
-RELU6 = {F.relu6}
-HARDTANH = {F.hardtanh, F.hardtanh_}
-CLAMP = {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip}
-CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
+CLAMP = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
+CLAMP_MIN = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
+BOUNDED: dict[Callable, tuple[tuple[str, float | None], ...]] = {
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), (("min_val", -1.0), ("max_val", 1.0))),
+    **dict.fromkeys(CLAMP, (("min", None), ("max", None))),
+    **dict.fromkeys(CLAMP_MIN, (("min", None),)),
+}
+"""Functions that are a ReLU or ReLU6 with the right bounds, and the names and defaults of their bounds."""
 
 Replacement = Callable[[Tensor, float], Tensor]
 
@@ -50,30 +55,13 @@ class ReplaceReLU(TorchFunctionMode):
 def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
     """The upper bound of the ReLU that this call is, or None if it is not one."""
     if func in RELU:
-        return float("inf")
-    if func in RELU6:
+        return math.inf
+    if func is F.relu6:
         return 6.0
-    low, high = _bounds(func, args, kwargs)
-    if low == 0 and high is None:
-        return float("inf")
-    if low == 0 and high == 6:
-        return 6.0
-    return None
-
-
-def _bounds(func: Callable, args: tuple, kwargs: dict) -> tuple[Any, Any]:
-    if func in HARDTANH:
-        names = ("min_val", "max_val")
-        defaults: tuple = (-1.0, 1.0)
-    elif func in CLAMP:
-        names, defaults = ("min", "max"), (None, None)
-    elif func in CLAMP_MIN:
-        names, defaults = ("min",), (None, None)
-    else:
-        return (1, 1)
-    found = []
-    for position, default in enumerate(defaults):
-        name = names[position] if position < len(names) else None
-        value = args[position + 1] if len(args) > position + 1 else kwargs.get(name, default)
-        found.append(None if isinstance(value, Tensor) else value)
-    return found[0], found[1]
+    if func not in BOUNDED:
+        return None
+    bounds = [args[place] if place < len(args) else kwargs.get(name, default) for place, (name, default) in enumerate(BOUNDED[func], start=1)]
+    low, high = (*bounds, None)[:2]
+    if isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
+        return None
+    return math.inf if high is None else 6.0 if high == 6 else None

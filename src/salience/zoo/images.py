@@ -62,7 +62,7 @@ class Photographs(Tensor):
         pictures: The original pictures.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # torch's own way to say so
 
     names: list[str]
     geometry: list[Geometry]
@@ -179,21 +179,20 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _fitted(picture: Image.Image, model: Classifier | None, fit: str) -> tuple[Tensor, Geometry]:
     """The picture at the model's size, and where its pixels came from."""
+    whole = (0.0, 0.0, float(picture.height), float(picture.width))
     height, width = size = model.size if model is not None and model.size is not None else (picture.height, picture.width)
-    if (picture.height, picture.width) == size and (model is None or model.size is None):
-        box = (0.0, 0.0, float(picture.height), float(picture.width))
-    elif fit == "squash":
-        box = (0.0, 0.0, float(picture.height), float(picture.width))
+    if model is None or model.size is None or fit == "squash":
+        box = whole
     else:
         share = model.crop_fraction if fit == "crop" else 1.0
         ratios = (picture.height / height, picture.width / width)
         scale = share * (min(ratios) if fit == "crop" else max(ratios))
         top, left = (picture.height - scale * height) / 2, (picture.width - scale * width) / 2
         box = (top, left, top + scale * height, left + scale * width)
-    geometry = Geometry((picture.height, picture.width), tuple(size), box)
+    geometry = Geometry((picture.height, picture.width), size, box)
     canvas = picture
     top, left, bottom, right = box
-    if fit == "pad" and (top < 0 or left < 0):
+    if model is not None and fit == "pad" and (top < 0 or left < 0):
         colour = tuple(round(255 * each) for each in model.mean_colour.tolist()) * (1 if model.channels_in == 3 else 3)
         above, beside = max(0, int(np.ceil(-top))), max(0, int(np.ceil(-left)))
         canvas = ImageOps.expand(picture, (beside, above, beside, above), fill=colour)
