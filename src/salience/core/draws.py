@@ -63,7 +63,8 @@ def _generator(key: tuple[Part, ...]) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([int(word) for word in words])))
 
 
-Seed = int | Sequence[int] | Sequence[tuple[int, int]]
+Integer = int | np.integer
+Seed = Integer | Sequence[Any]
 """An int; or one int an image; or one pair (image seed, weight seed) an image."""
 
 
@@ -79,11 +80,11 @@ def streams(seed: Seed, n: int) -> list[Stream]:
     Raises:
         InputError: If there are not as many seeds as images, or one is not an integer.
     """
-    seeds: list[Any] = [seed] * n if isinstance(seed, int | np.integer) else list(seed)
+    seeds: list[Any] = [seed] * n if isinstance(seed, Integer) else list(seed)
     if len(seeds) != n:
         raise InputError(f"{len(seeds)} seeds were given for {n} images: give one int, or one int per image.")
-    pairs = [(each, each) if isinstance(each, int | np.integer) else tuple(each) for each in seeds]
-    if any(len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair) for pair in pairs):
+    pairs = [tuple(each) if isinstance(each, tuple | list) else (each, each) for each in seeds]
+    if any(len(pair) != 2 or not all(isinstance(part, Integer) for part in pair) for pair in pairs):
         raise InputError("A seed is an int, one int per image, or one pair of ints (image, weights) per image.")
     return [Stream((int(own),), (int(shared),)) for own, shared in pairs]
 

@@ -112,7 +112,7 @@ class Explainer(Options):
             outputs = view.outputs(images)
             indices = _target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(view.using(progress=progress), images, indices, sources, tolerance)
-        facts = {"prediction": outputs.argmax(1).tolist(), "score": chosen.of(outputs, indices).tolist()}
+        facts = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist(), "score": chosen.of(outputs, indices).tolist()}
         if chosen.every is not None:
             facts["probability"] = model.as_probabilities(outputs).gather(1, indices[:, None])[:, 0].tolist()
         facts |= {key: value.tolist() for key, value in done.notes.items()}
@@ -120,7 +120,6 @@ class Explainer(Options):
             "versions": {"salience": salience.__version__, "torch": torch.__version__, "python": platform.python_version()},
             "model": {"name": model.name, "weights": model.weights_hash(), "precision": getattr(model, "precision", "float32")},
             "options": self.options(),
-            "seed": seed if isinstance(seed, int) else [list(each) if isinstance(each, tuple) else int(each) for each in seed],
             "tolerance": tolerance,
             "images": facts,
         }
