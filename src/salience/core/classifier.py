@@ -15,7 +15,7 @@ from salience.core.types import Images, Outputs, Progress, Targets
 T = TypeVar("T", bound="Classifier")
 
 PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
-"""Pixels in one forward pass. On a CPU small chunks stay in its caches (`bench/chunk.py` measures it)."""
+"""Pixels in one forward pass. On a CPU small chunks stay in its caches (`bench/chunk_size.py` measures it)."""
 
 MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""

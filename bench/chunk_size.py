@@ -1,0 +1,36 @@
+"""Images a second at several chunks: where the table in core/classifier.py comes from."""
+
+import torch
+from _photos import photographs
+from _timing import interleaved, report, spread
+
+import salience as sal
+
+CHUNKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def rates(model: sal.Model, *, backward: bool) -> dict[int, list[float]]:
+    """Images a second for each chunk, forward passes or forward and backward."""
+    images, targets = photographs(1, model).repeat(64, 1, 1, 1), torch.zeros(64, dtype=torch.int64)
+
+    def work(chunk: int) -> None:
+        view = model.using(chunk=chunk)
+        view.gradient(images, targets) if backward else view.outputs(images)
+
+    times = interleaved({chunk: (lambda chunk=chunk: work(chunk)) for chunk in CHUNKS}, 5)
+    return {chunk: [64 / each for each in seconds] for chunk, seconds in times.items()}
+
+
+def main() -> None:
+    """Forward and gradient passes at chunks of 1 to 64."""
+    figures = {}
+    for precision in ("float32", "bfloat16"):
+        model = sal.load_model(precision=precision)
+        figures[f"forward, {precision}"] = rates(model, backward=False)
+        figures[f"gradient, {precision}"] = rates(model, backward=True)
+    rows = [[name, *(spread(rate, 0) for rate in found.values())] for name, found in figures.items()]
+    report("chunk_size", "Images a second, EfficientNet-Lite0 at 224 px, by chunk", ["pass", *map(str, CHUNKS)], rows, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Speed beside today's usual tools and beside the limit: bare forward and backward passes on the same chunks."""
+
+import statistics
+
+import numpy as np
+import torch
+
+import salience as sal
+from _photos import photographs
+from _timing import interleaved, ratio, report, spread
+from peers import fusiongrad, noisegrad, normalised, rise, smoothgrad
+from salience.perturb.weights import WeightNoise
+
+MASKS = 200
+
+
+def bare_gradients(model: sal.Model, images: torch.Tensor, targets: torch.Tensor, passes: int) -> None:
+    """Forward and backward passes of ready images, normalisation included, nothing else."""
+    step = model.images_at_once(images.shape[-2:])
+    batch, wanted = images.repeat(step, 1, 1, 1)[:step], targets.repeat(step)[:step]
+    done = 0
+    while done < passes:
+        n = min(step, passes - done)
+        model.gradient(batch[:n], wanted[:n])
+        done += n
+
+
+def bare_forwards(model: sal.Model, image: torch.Tensor, passes: int) -> None:
+    """Forward passes of ready images, normalisation included, nothing else."""
+    step = model.images_at_once(image.shape[-2:])
+    batch = image.repeat(step, 1, 1, 1)
+    with torch.no_grad():
+        for start in range(0, passes, step):
+            model(batch[: min(step, passes - start)])
+
+
+def bare_draws(model: sal.Model, draws: int) -> None:
+    """Draws of weight noise and their multiplication, without a network pass."""
+    noise = WeightNoise(model)
+    for draw in range(draws):
+        with noise.applied(np.random.default_rng(draw), 0.01):
+            pass
+
+
+def table(name: str, title: str, times: dict[str, list[float]], ours: str, other_rows: dict[str, str]) -> None:
+    """Seconds of every case and how many times `ours` is faster, with what was asked for."""
+    rows = [[case, spread(seconds), spread(ratio(seconds, times[ours])), other_rows.get(case, "")] for case, seconds in times.items()]
+    report(name, title, ["case", "seconds, median (range)", f"times that of: {ours}", "asked for"], rows, {"seconds": times})
+
+
+def weight_noise(model: sal.Model, plain: torch.nn.Module, images: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, asked: str, repeats: int) -> None:
+    """NoiseGrad and FusionGrad of some photographs."""
+    n = len(images)
+    noise, fusion = sal.NoiseGrad(weight_sigma=0.01), sal.FusionGrad(weight_sigma=0.01)
+    limits = {"authors' procedure": asked, "bare draws + bare gradients": "0.87 or more"}
+    cases = {
+        "ours": lambda: noise(model, images, targets),
+        "bare draws + bare gradients": lambda: (bare_draws(model, 25), bare_gradients(model, images, targets, 25 * n)),
+        "authors' procedure": lambda: noisegrad(plain, inputs, targets),
+    }
+    table(f"noisegrad_{n}", f"NoiseGrad, 25 draws of weights, {n} photograph(s)", interleaved(cases, repeats), "ours", limits)
+    cases = {
+        "ours": lambda: fusion(model, images, targets),
+        "bare draws + bare gradients": lambda: (bare_draws(model, 10), bare_gradients(model, images, targets, 100 * n)),
+        "authors' procedure": lambda: fusiongrad(plain, inputs, targets),
+    }
+    table(f"fusiongrad_{n}", f"FusionGrad, 10 x 10, {n} photograph(s)", interleaved(cases, repeats), "ours", limits)
+
+
+def main() -> None:
+    """All speed tables."""
+    model, fast = sal.load_model(), sal.load_model(precision="bfloat16")
+    images = photographs(8, model)
+    targets = model.outputs(images).argmax(1)
+    plain = sal.load_model().module.to(memory_format=torch.contiguous_format)
+    inputs = normalised(images, model.mean, model.std, model.value_range)
+    one, target, sigma = inputs[:1], int(targets[0]), 0.15 * float(inputs[0].max() - inputs[0].min())
+
+    method = sal.SmoothGrad(samples=50)
+    trial = {f"batch {size}": (lambda size=size: smoothgrad(plain, one, target, 50, sigma, size)) for size in (1, 2, 4, 8, 16)}
+    tried = interleaved(trial, 2)
+    best = min(trial, key=lambda name: statistics.median(tried[name]))
+    times = interleaved(
+        {
+            "ours": lambda: method(model, images[:1], targets[:1]),
+            "ours, bfloat16": lambda: method(fast, images[:1], targets[:1]),
+            "bare gradients": lambda: bare_gradients(model, images[:1], targets[:1], 50),
+            "captum NoiseTunnel, default (all at once)": lambda: smoothgrad(plain, one, target, 50, sigma),
+            f"captum NoiseTunnel, best ({best})": trial[best],
+        }
+    )
+    table(
+        "smoothgrad",
+        "SmoothGrad, 50 samples, one photograph",
+        times,
+        "ours",
+        {"captum NoiseTunnel, default (all at once)": "4 or more", f"captum NoiseTunnel, best ({best})": "1.4 or more, or bare gradients 0.9 or more"},
+    )
+
+    for n, asked, repeats in ((1, "1 or more", 7), (8, "3 or more", 7)):
+        weight_noise(model, plain, images[:n], inputs[:n], targets[:n], asked, repeats)
+
+    method = sal.Rise(samples=MASKS)
+    times = interleaved(
+        {
+            "ours": lambda: method(model, images[:1], targets[:1]),
+            "bare forward passes": lambda: bare_forwards(model, images[:1], MASKS),
+            "ours, bfloat16": lambda: method(fast, images[:1], targets[:1]),
+            "bare forward passes, bfloat16": lambda: bare_forwards(fast, images[:1], MASKS),
+            "authors' procedure (float64 masks, batch 100)": lambda: rise(plain, one, MASKS),
+        }
+    )
+    table("rise_speed", f"RISE, {MASKS} masks, one photograph", times, "ours", {"bare forward passes": "0.91 or more"})
+    exact = method(model, images[:1], targets[:1]).maps
+    rounded = method(fast, images[:1], targets[:1]).maps
+    print(f"bfloat16 and float32 maps from equal masks: relative L2 distance {((exact - rounded).norm() / (exact - exact.mean()).norm()).item():.4f} of the map's spread")
+
+
+if __name__ == "__main__":
+    main()

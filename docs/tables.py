@@ -1,0 +1,59 @@
+"""Tables made from the registry: of all methods, and of each method's options.
+
+``python docs/tables.py README.md`` writes the table of methods between its markers in a file; the docs
+site calls `on_page_markdown` through mkdocs.
+"""
+
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from salience.core import registry
+
+START, END = "<!-- methods: made by `make readme` -->", "<!-- /methods -->"
+
+
+def methods_table() -> str:
+    """All methods: name, what the map is, what it needs."""
+    rows = ["| method | what it is | error bar | needs | source |", "|---|---|---|---|---|"]
+    for name, entry in registry.entries("explainer").items():
+        needs = "the network" if entry.facts["needs_gradient"] else "scores only"
+        error = "yes" if entry.facts["stochastic"] else "exact"
+        rows.append(f"| `{name.replace('*', 'NAME')}` | {entry.summary.rstrip('.')} | {error} | {needs} | {entry.facts['cites']} |")
+    return "\n".join(rows)
+
+
+def methods_in_full() -> str:
+    """Every method with its docstring and a table of its options."""
+    parts = []
+    for name, entry in registry.entries("explainer").items():
+        parts.append(f"## {name.replace('*', 'NAME')}\n\n`{entry.cls.__module__}.{entry.cls.__qualname__}`\n\n{inspect.getdoc(entry.cls)}\n")
+        fields = dataclasses.fields(entry.cls)
+        if fields:
+            parts.append("| option | default | what it is |\n|---|---|---|\n" + "\n".join(_row(field) for field in fields) + "\n")
+    return "\n".join(parts)
+
+
+def _row(field: dataclasses.Field) -> str:
+    default: Any = field.default
+    if default is dataclasses.MISSING:
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
+    return f"| `{field.name}` | `{default}` | {field.metadata['help']} |"
+
+
+def replaced(text: str) -> str:
+    """The text with a fresh table between the markers."""
+    before, after = text.split(START)[0], text.split(END)[1]
+    return f"{before}{START}\n{methods_table()}\n{END}{after}"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs for every page."""
+    return markdown.replace("{{ methods_table }}", methods_table()).replace("{{ methods_in_full }}", methods_in_full())
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(replaced(path.read_text()))
