@@ -37,6 +37,7 @@ def conv_net(channels: int = 3, seed: int = 0) -> nn.Module:
         net = ConvNet(channels)
         net.norm.running_mean.normal_(0, 0.1)
         net.norm.running_var.uniform_(0.5, 1.5)
+        nn.init.normal_(net.norm.bias, 0, 0.2)
         nn.init.normal_(net.head.weight, 0, 2.0)
     return net
 

@@ -58,7 +58,10 @@ def test_seeds_per_image():
     assert streams(np.int64(5), 1) == streams(5, 1)
 
 
-@pytest.mark.parametrize(("seed", "message"), [([1, 2, 3], r"3 seeds were given for 2 images: give one int, or one int per image\."), ([1.5, 2], r"A seed is an int, one int per image, or one pair of ints \(image, weights\) per image\.")])
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [([1, 2, 3], r"3 seeds were given for 2 images: give one int, or one int per image\."), ([1.5, 2], r"A seed is an int, one int per image, or one pair of ints \(image, weights\) per image\.")],
+)
 def test_bad_seeds(seed, message):
     with pytest.raises(InputError, match=message):
         streams(seed, 2)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Classifier:
         """Evaluation mode for the length of a call; the model is left as it was."""
         return nullcontext()
 
-    def _forward(self, images: Images) -> Outputs:
+    def _forward(self, images: Images) -> Any:
         raise NotImplementedError
 
     @property
@@ -148,7 +148,7 @@ class Classifier:
         """Outputs as probabilities (softmax of logits)."""
         return outputs if self.probabilities else outputs.softmax(1)
 
-    def checked(self, outputs: Outputs, images: Images) -> Outputs:
+    def checked(self, outputs: Any, images: Images) -> Outputs:
         """The outputs, if they are a finite row of scores per image.
 
         Raises:
@@ -165,7 +165,7 @@ class Classifier:
         """The name of a class, or ``class 7`` where there are no names."""
         return self.labels[index] if self.labels is not None and index < len(self.labels) else f"class {index}"
 
-    def class_index(self, target: int | str, classes: int) -> int:
+    def class_index(self, target: Any, classes: int) -> int:
         """The index of a class given by index or by name.
 
         Args:

@@ -19,7 +19,8 @@ from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
 
-Target = int | str | Sequence[int | str] | Tensor | None
+Target = Any
+"""Class indices or names: one for all images, one each, or None for the predicted classes."""
 
 
 class Explainer(Options):

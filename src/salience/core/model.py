@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Model(Classifier, nn.Module):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Any,
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -100,7 +101,7 @@ class Model(Classifier, nn.Module):
             images = images * self.value_range
         return (images - self.mean) / self.std
 
-    def forward(self, images: Images) -> Outputs:
+    def forward(self, images: Images) -> Any:
         """Images (n, c, h, w) in [0, 1] to outputs (n, k), differentiable."""
         inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -181,7 +182,7 @@ class BlackBox(Classifier):
 
     def __init__(
         self,
-        fn: Callable[[Tensor], object],
+        fn: Any,
         *,
         size: int | Sequence[int] | None = None,
         labels: Sequence[str] | None = None,
@@ -200,11 +201,11 @@ class BlackBox(Classifier):
         self.mean_colour = torch.tensor(mean_colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 
-    def _forward(self, images: Images) -> Outputs:
+    def _forward(self, images: Images) -> Any:
         outputs = self.fn(images.clone())
         return outputs.float() if isinstance(outputs, Tensor) else torch.as_tensor(outputs, dtype=torch.float32)
 
-    def checked(self, outputs: Outputs, images: Images) -> Outputs:
+    def checked(self, outputs: Any, images: Images) -> Outputs:
         """As `Classifier.checked`; and probabilities must lie in [0, 1]."""
         outputs = super().checked(outputs, images)
         if self.probabilities and (outputs.min() < -1e-4 or outputs.max() > 1 + 1e-4):

@@ -1,0 +1,112 @@
+"""What an explanation offers: reductions, intervals, slices, files."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import salience as sal
+
+
+@pytest.fixture
+def smooth(conv, photos):
+    return sal.explain("smoothgrad:samples=12", conv, photos, targets=1)
+
+
+def test_reductions(smooth):
+    maps = smooth.maps
+    assert torch.equal(smooth.saliency("sum"), maps.sum(1))
+    assert torch.equal(smooth.saliency(), maps.abs().sum(1))
+    assert torch.equal(smooth.saliency("abs_max"), maps.abs().amax(1))
+    assert torch.allclose(smooth.saliency("l2"), maps.norm(dim=1))
+    with pytest.raises(sal.InputError, match=r"^Unknown reduction 'sums': did you mean sum, abs_sum\?$"):
+        smooth.saliency("sums")
+
+
+def test_jackknife_of_a_linear_reduction_is_the_error_of_block_means(smooth):
+    by_block = smooth.blocks.sum(2)
+    assert torch.allclose(smooth.saliency_stderr("sum"), by_block.std(0) / len(by_block) ** 0.5, rtol=1e-3)
+
+
+def test_interval_is_students(smooth):
+    low, high = smooth.interval(0.8)
+    factor = stats.t.ppf(0.9, 11)
+    assert torch.allclose(high - smooth.maps, factor * smooth.stderr, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(smooth.maps - low, factor * smooth.stderr, rtol=1e-3, atol=1e-6)
+    with pytest.raises(sal.InputError, match=r"^level must lie between 0 and 1, not 95\.$"):
+        smooth.interval(95)
+
+
+def test_deterministic_methods_have_no_error(conv, photos):
+    e = sal.explain("gradient", conv, photos)
+    assert e.stderr is e.df is e.relative_error is None
+    assert e.samples.tolist() == [0, 0]
+    with pytest.raises(sal.InputError, match=r"^gradient is deterministic, so its map has no confidence interval\.$"):
+        e.interval()
+    with pytest.raises(sal.InputError, match=r"^gradient is deterministic, so its saliency has no standard error\.$"):
+        e.saliency_stderr()
+    with pytest.raises(sal.InputError, match=r"^gradient computes one class at a time: call explain again with targets=3 \(rise, occlusion and lime score all classes at once\)\.$"):
+        e.for_target(3)
+
+
+def test_slices(smooth):
+    second = smooth[1]
+    assert len(second) == 1
+    assert torch.equal(second.maps, smooth.maps[1:])
+    assert torch.allclose(second.saliency_stderr(), smooth.saliency_stderr()[1:])
+    assert second.record["images"]["prediction"] == smooth.record["images"]["prediction"][1:]
+    assert torch.equal(smooth[-1].maps, second.maps)
+    with pytest.raises(IndexError, match=r"^There are 2 images, so no image 2\.$"):
+        smooth[2]
+
+
+def test_files_hold_map_stderr_record_and_no_pickle(smooth, tmp_path):
+    smooth.save(tmp_path / "deep" / "map.npz")
+    with np.load(tmp_path / "deep" / "map.npz", allow_pickle=False) as file:
+        assert set(file.files) == {"map", "stderr", "df", "record"}
+        assert file["map"].dtype == np.float32
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["map.npz"]
+    again = sal.Explanation.load(tmp_path / "deep" / "map.npz")
+    assert torch.equal(again.stderr, smooth.stderr)
+    assert again.record["images"]["prediction"] == smooth.record["images"]["prediction"]
+    with pytest.raises(sal.InputError, match=r"^This explanation was saved without its blocks, which this error needs: save it with e\.save\(path, blocks=True\)\.$"):
+        again.saliency_stderr()
+
+
+def test_one_draw_has_no_error_yet(conv, photos, tmp_path):
+    e = sal.explain("smoothgrad:samples=1", conv, photos)
+    assert e.stderr.isnan().all()
+    e.save(tmp_path / "one.npz")
+    assert sal.Explanation.load(tmp_path / "one.npz").samples.tolist() == [1, 1]
+
+
+def test_stopped_explanations_keep_their_counts(conv, photos, tmp_path):
+    e = sal.explain("smoothgrad:samples=400,noise_level=0.01", conv, photos, tolerance=0.5)
+    assert e.converged.all()
+    assert e.samples.tolist() == [50, 50]
+    e.save(tmp_path / "map.npz")
+    assert sal.Explanation.load(tmp_path / "map.npz").converged.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", None])
+def test_damaged_files(tmp_path, content):
+    path = tmp_path / "bad.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(sal.InputError, match=r"bad\.npz is not an explanation saved by salience \(\w+\): give a file written by e\.save\(\)\.$"):
+        sal.Explanation.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(smooth, tmp_path, monkeypatch):
+    path = tmp_path / "map.npz"
+    smooth.save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(sal.InputError, match=r"map\.npz: No space left on device\. Choose a folder you can write to, with space left\.$"):
+        smooth.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,151 @@
+"""One space, checked outputs, small chunks; the user's network stays as it was."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import salience as sal
+from salience.core.classifier import MOST_AT_ONCE
+
+
+class Mean(nn.Module):
+    """Scores are the channel means of what the network is given."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
+
+
+def test_normalisation_in_the_networks_units_and_order():
+    image = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1).expand(1, 3, 4, 6)
+    model = sal.Model(Mean(), mean=(104, 117, 123), std=(1, 2, 4), channels="BGR", value_range=255)
+    expected = [0.9 * 255 - 104, (0.5 * 255 - 117) / 2, (0.2 * 255 - 123) / 4]
+    assert model(image)[0].tolist() == pytest.approx(expected, abs=1e-3)
+    assert model.mean_colour.tolist() == pytest.approx([123 / 255, 117 / 255, 104 / 255])
+
+
+def test_gradient_is_in_pixel_space():
+    model = sal.Model(Mean(), mean=(0.5,) * 3, std=(0.1, 0.2, 0.4))
+    gradient = model.gradient(torch.rand(2, 3, 4, 5), torch.tensor([0, 2]))
+    assert gradient[0, 0].unique().item() == pytest.approx(1 / 20 / 0.1)
+    assert gradient[1, 2].unique().item() == pytest.approx(1 / 20 / 0.4)
+    assert gradient[0, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("score", ["logit", "probability", "log_probability", "sigmoid", lambda outputs, targets: outputs.square().sum(1)])
+def test_gradient_of_every_score(conv, photos, score):
+    conv.module.double()
+    conv.double()
+    images, targets, step = photos.double(), torch.tensor([1, 3]), 1e-5
+    with conv.frozen():
+        gradient = conv.gradient(images, targets, score)
+        moved = images.clone()
+        moved[:, 1, 2, 3] += step
+        named = conv.named_score(score)
+        with torch.no_grad():
+            difference = named.of(conv.module(conv.normalise(moved)), targets) - named.of(conv.module(conv.normalise(images)), targets)
+    assert torch.allclose(gradient[:, 1, 2, 3], difference / step, rtol=1e-3, atol=1e-7)
+
+
+def test_outputs_do_not_depend_on_the_chunk(conv, photos):
+    many = photos.repeat(5, 1, 1, 1)
+    with conv.frozen():
+        whole = conv.outputs(many)
+        for chunk in (1, 3, 100):
+            assert torch.allclose(conv.using(chunk=chunk).outputs(many), whole, atol=1e-5)
+
+
+def test_chunks_shrink_with_the_image():
+    model = sal.Model(Mean())
+    assert model.images_at_once((224, 224)) == 8
+    assert model.images_at_once((1000, 1000)) == 1
+    assert model.images_at_once((8, 8)) == MOST_AT_ONCE
+
+
+def test_frozen_restores_every_module_even_after_an_exception(conv):
+    conv.module.train()
+    conv.module.norm.eval()
+    before = [module.training for module in conv.modules()]
+    inside = []
+    with pytest.raises(KeyError), conv.frozen():
+        raise KeyError(inside.extend(module.training for module in conv.modules()))
+    assert not any(inside)
+    assert before == [module.training for module in conv.modules()]
+
+
+def test_a_view_shares_the_network_but_not_the_settings(conv):
+    view = conv.using(chunk=3)
+    assert view.module is conv.module
+    assert (view.chunk, conv.chunk) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3)), r"odd returned \(2,\) for 2 images: a classifier must return one row of scores per image, shape \(2, classes\)\."),
+        (lambda x: x.mean((2, 3))[:1], r"odd returned \(1, 3\) for 2 images: a classifier must return one row of scores per image, shape \(2, classes\)\."),
+        (lambda x: x.mean((2, 3)) * float("nan"), r"odd returned NaN or infinite scores: check its weights, and that it takes images in \[0, 1\] with the given mean and std\."),
+    ],
+)
+def test_unfit_outputs(result, message):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return result(x)
+
+    with pytest.raises(sal.InputError, match=message):
+        sal.explain("gradient", sal.Model(Odd(), name="odd"), torch.rand(2, 3, 4, 4))
+
+
+def test_a_network_that_detaches_is_refused():
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().mean((2, 3))
+
+    with pytest.raises(sal.InputError, match=r"The outputs of net do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime\."):
+        sal.explain("gradient", sal.Model(Detached(), name="net"), torch.rand(1, 3, 4, 4))
+
+
+def test_black_boxes_of_numpy_and_of_logits():
+    box = sal.BlackBox(lambda x: np.asarray(x.mean((2, 3))), outputs="logits")
+    assert box.outputs(torch.ones(1, 3, 2, 2)).tolist() == [[1, 1, 1]]
+    with pytest.raises(sal.InputError, match=r"f returned scores outside \[0, 1\], so they are not probabilities: say BlackBox\(fn, outputs='logits'\)\."):
+        sal.BlackBox(lambda x: x.mean((2, 3)) * 9, name="f").outputs(torch.ones(1, 3, 2, 2))
+
+
+def test_a_black_box_cannot_change_the_images():
+    def spoil(x):
+        x.zero_()
+        return x.mean((2, 3))
+
+    images = torch.ones(1, 3, 2, 2)
+    sal.BlackBox(spoil).outputs(images)
+    assert images.min() == 1
+
+
+def test_bfloat16_agrees_roughly(conv, photos):
+    precise = sal.explain("gradient", conv, photos, targets=1)
+    conv.precision = "bfloat16"
+    rough = sal.explain("gradient", conv, photos, targets=1)
+    assert 0 < (rough.maps - precise.maps).norm() / precise.maps.norm() < 0.2
+
+
+def test_works_inside_inference_mode_and_no_grad(conv, photos):
+    expected = sal.explain("gradient", conv, photos).maps
+    with torch.no_grad():
+        assert torch.equal(sal.explain("gradient", conv, photos).maps, expected)
+    with torch.inference_mode():
+        assert torch.equal(sal.explain("gradient", conv, photos + 0).maps, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sal.Model("resnet"), r"Model needs an nn\.Module, not str: wrap a function with sal\.BlackBox\(fn\)\."),
+        (lambda: sal.Model(Mean(), mean=(1, 2)), r"mean and std need 3 numbers each for channels='RGB', and std must be positive\."),
+        (lambda: sal.Model(Mean(), channels="GBR"), r"Unknown channel order 'GBR': did you mean .*\?"),
+        (lambda: sal.BlackBox(3), r"BlackBox needs a function from images to scores, not int\."),
+    ],
+)
+def test_bad_models(make, message):
+    with pytest.raises(sal.InputError, match=message):
+        make()

