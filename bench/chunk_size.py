@@ -1,10 +1,10 @@
 """Images a second at several chunks: where the table in core/classifier.py comes from."""
 
 import torch
-from _photos import photographs
-from _timing import interleaved, report, spread
 
 import salience as sal
+from _photos import photographs
+from _timing import interleaved, report, spread
 
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -6,10 +6,9 @@ the level found, with the model's own clean predictions as labels.
 
 import sys
 
+import salience as sal
 from _photos import photographs
 from _timing import report
-
-import salience as sal
 from salience.perturb.tune import DRAWS, accuracy_drop, tuned_weight_sigma
 
 

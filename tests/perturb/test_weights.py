@@ -1,23 +1,22 @@
 """Weight noise: the right factors, and the same tensors back."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import salience as sal
+from salience.core.draws import Stream
+from salience.perturb import weights
 from salience.perturb.tune import accuracy_drop, tuned_weight_sigma
 from salience.perturb.weights import WeightNoise
 
-
-def generator(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+HERE = Stream((0,), (0,))
 
 
 def test_every_parameter_is_multiplied_and_buffers_are_not(conv):
     before = {key: value.clone() for key, value in conv.module.state_dict().items()}
     noise = WeightNoise(conv)
-    with noise.applied(generator(), 0.2):
+    with noise.applied(HERE, 0, 0.2):
         factors = []
         for name, parameter in conv.module.named_parameters():
             factors.append((parameter.data / before[name]).flatten())
@@ -35,14 +34,14 @@ def test_noise_does_not_compound(conv):
     before = conv.module.second.weight.data.clone()
     noise = WeightNoise(conv)
     for draw in range(25):
-        with noise.applied(generator(draw), 0.2):
+        with noise.applied(HERE, draw, 0.2):
             spread = (conv.module.second.weight.data / before).std()
         assert 0.15 < spread < 0.25
 
 
 def test_the_same_tensors_come_back_even_after_an_exception(conv):
     tensors = [parameter.data_ptr() for parameter in conv.module.parameters()]
-    with pytest.raises(KeyboardInterrupt), WeightNoise(conv).applied(generator(), 0.5):
+    with pytest.raises(KeyboardInterrupt), WeightNoise(conv).applied(HERE, 0, 0.5):
         raise KeyboardInterrupt
     assert tensors == [parameter.data_ptr() for parameter in conv.module.parameters()]
 
@@ -61,7 +60,7 @@ def test_tied_weights_stay_tied():
     model = sal.Model(Tied())
     noise = WeightNoise(model)
     assert len(noise.parameters) == 1
-    with noise.applied(generator(), 0.3):
+    with noise.applied(HERE, 0, 0.3):
         assert model.module.a.weight is model.module.b.weight
 
 
@@ -102,3 +101,17 @@ def test_collapse_is_said(conv, photos):
     ):
         e = sal.explain("noisegrad:weight_sigma=5", conv, photos)
     assert min(e.record["images"]["class_kept"]) < 0.5
+
+
+def test_draws_do_not_depend_on_threads(conv, monkeypatch):
+    monkeypatch.setattr(weights, "BLOCK", 100)
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        noise = WeightNoise(conv)
+        with noise.applied(HERE, 3, 0.2):
+            found.append(noise.buffer.copy())
+    torch.set_num_threads(1)
+    assert (found[0] == found[1]).all()
+    assert len(found[0]) > 300
+    assert len(set(found[0].tolist())) > 0.99 * len(found[0])

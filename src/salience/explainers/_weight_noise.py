@@ -56,7 +56,7 @@ class AverageOverWeights(MonteCarlo):
         def under_noise(group: Tensor, number: int) -> tuple[Tensor, dict[str, Tensor]]:
             """Maps and notes of images that share their weight draws."""
             chosen = [streams[image] for image in group.tolist()]
-            with weights.applied(chosen[0].weight_generator("weight noise", number), sigma):
+            with weights.applied(chosen[0], number, sigma):
                 made = self.averaged.attribute(model, images[group], targets[group], [stream.at(number) for stream in chosen])
                 outputs = model.outputs(images[group]) if made.outputs is None else made.outputs
             noted = {

@@ -32,7 +32,7 @@ def accuracy_drop(model: Classifier, images: Images, sigma: float, *, draws: int
     noise, stream = WeightNoise(model), Stream((seed,), (seed,))
     kept = torch.zeros(())
     for draw in range(draws):
-        with noise.applied(stream.weight_generator("weight noise", draw), sigma):
+        with noise.applied(stream, draw, sigma):
             kept += (_predictions(model, images) == labels).float().mean().cpu()
     return 1 - (kept.item() / draws - chance) / (1 - chance)
 

@@ -1,6 +1,7 @@
 """Noise in the weights: each multiplied by its own N(1, sigma²), and put back whatever happens."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.classifier import Classifier
+from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.model import Model
+
+BLOCK = 2**20
+"""Numbers drawn from one generator."""
 
 
 def parameters_of(model: Classifier) -> list[nn.Parameter]:
@@ -42,14 +47,15 @@ class WeightNoise:
         self.buffer = np.empty(sum(parameter.numel() for parameter in self.parameters), dtype=np.float32)
 
     @contextmanager
-    def applied(self, generator: np.random.Generator, sigma: float) -> Iterator[None]:
+    def applied(self, stream: Stream, draw: int, sigma: float) -> Iterator[None]:
         """One draw of weights inside; the original tensors, bit for bit, afterwards.
 
         Args:
-            generator: The generator of this draw.
+            stream: Where the noise comes from.
+            draw: Number of the draw.
             sigma: Standard deviation of the factor.
         """
-        generator.standard_normal(out=self.buffer, dtype=np.float32)
+        self._fill(stream, draw)
         factors = torch.from_numpy(self.buffer).mul_(sigma).add_(1)
         try:
             for parameter, original, factor in zip(self.parameters, self.originals, factors.split([each.numel() for each in self.originals]), strict=True):
@@ -58,6 +64,15 @@ class WeightNoise:
         finally:
             for parameter, original in zip(self.parameters, self.originals, strict=True):
                 parameter.data = original
+
+    def _fill(self, stream: Stream, draw: int) -> None:
+        """Standard normal numbers, in blocks of fixed size, each keyed alone so that threads can share the work."""
+
+        def fill(start: int) -> None:
+            stream.weight_generator("weight noise", draw, start).standard_normal(out=self.buffer[start : start + BLOCK], dtype=np.float32)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, range(0, len(self.buffer), BLOCK)))
 
 
 def _times(original: Tensor, factor: Tensor) -> Tensor:
