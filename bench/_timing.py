@@ -46,12 +46,14 @@ def machine() -> dict[str, Any]:
 
 def report(name: str, title: str, columns: list[str], rows: list[list[str]], figures: dict[str, Any]) -> None:
     """Print a table and keep it, with the raw figures, in out/bench/<name>.json."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(width=150).print(table)
+    console = Console(width=150)
+    console.print(f"\n[bold]{title}[/bold]", highlight=False)
+    console.print(table)
     OUT.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"title": title, "machine": machine(), "columns": columns, "rows": rows, "figures": figures}, indent=1)
     (OUT / f"{name}.json").write_text(text)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  # the field's name for it
+import torch.nn.functional as F
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class Geometry:
     size: tuple[int, int]
     box: tuple[float, float, float, float]
 
-    def to_original(self, maps: Maps, size: tuple[int, int] | None = None) -> Maps:
+    def to_original(self, maps: Maps, size: tuple[int, int] | None = None) -> Float[Tensor, "n m rows columns"]:
         """Maps (n, c, h, w) of the input, bilinearly resampled onto the original picture; 0 outside.
 
         Args:
@@ -159,7 +160,7 @@ def _flat(picture: Image.Image) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, dtype=np.float64)
-        high = 65535.0 if values.max() > 255 else 255.0
+        high = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 255.0
         picture = Image.fromarray(np.clip(values / high * 255, 0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
