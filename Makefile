@@ -31,7 +31,7 @@ demo: $(VENV)/.installed ## Explain three photographs; writes out/demo/index.htm
 	$(BIN)/salience demo --out out/demo
 
 test: $(VENV)/.developed ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.developed ## Format, lint, types, tests, docs
 	$(BIN)/ruff format --check $(SOURCES)

@@ -48,7 +48,7 @@ class Slow(Net):
 
 class Worried(Net):
     def forward(self, x):
-        warnings.warn("the networks\nno longer see the class", CollapseWarning, stacklevel=2)
+        warnings.warn_explicit("the networks\nno longer see the class", CollapseWarning, __file__, 1, module="salience.core.explainer")
         return super().forward(x)
 
 

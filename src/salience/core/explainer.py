@@ -113,10 +113,7 @@ class Explainer(Options):
             outputs = view.outputs(images)
             indices = _target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(view.using(progress=progress), images, indices, sources, tolerance)
-        facts = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist(), "score": chosen.of(outputs, indices).tolist()}
-        if chosen.every is not None:
-            facts["probability"] = model.as_probabilities(outputs).gather(1, indices[:, None])[:, 0].tolist()
-        facts |= {key: value.tolist() for key, value in done.notes.items()}
+        facts: dict[str, list] = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist()}
         record = {
             "versions": {"salience": salience.__version__, "torch": torch.__version__, "python": platform.python_version()},
             "model": {"name": model.name, "weights": model.weights_hash(), "precision": getattr(model, "precision", "float32")},
@@ -124,16 +121,24 @@ class Explainer(Options):
             "tolerance": tolerance,
             "images": facts,
         }
-        return self._explanation(done, indices, chosen, record, shown)
+
+        def explanation(done: Done, targets: Targets) -> Explanation:
+            """What was done, as the explanation of some targets."""
+            scored = facts | {"score": chosen.of(outputs, targets).tolist()}
+            if chosen.every is not None:
+                scored["probability"] = model.as_probabilities(outputs).gather(1, targets[:, None])[:, 0].tolist()
+            scored |= {key: value.tolist() for key, value in done.notes.items()}
+            return self._explanation(done, targets, chosen, record | {"images": scored}, shown, explanation)
+
+        return explanation(done, indices)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> "Done":
         """The work of a call, on a prepared view of the model. Deterministic here."""
         result = self.attribute(model, images, targets, streams)
         return Done(result.maps, None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
 
-    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images) -> Explanation:
-        again = done.retarget
-        estimate = done.estimate
+    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[["Done", Targets], Explanation]) -> Explanation:
+        estimate, retarget = done.estimate, done.retarget
         return Explanation(
             maps=done.maps.detach().cpu(),
             stderr=None if estimate is None else estimate.stderr.cpu(),
@@ -147,7 +152,7 @@ class Explainer(Options):
             images=images.detach().cpu() if type(images) is Tensor else images,
             blocks=None if estimate is None else estimate.blocks.cpu(),
             counts=None if estimate is None else estimate.counts.cpu(),
-            retarget=None if again is None else lambda wanted: self._explanation(again(wanted), wanted, score, record, images),
+            retarget=None if retarget is None else lambda wanted: again(retarget(wanted), wanted.to(targets.device)),
         )
 
 
@@ -271,8 +276,8 @@ def explain(
 
 
 def list_methods() -> list[str]:
-    """The names of all methods."""
-    return list(registry.entries("explainer"))
+    """The names of all methods; ``captum:NAME`` and the like stand for a family."""
+    return [name.replace("*", "NAME") for name in registry.entries("explainer")]
 
 
 def _checked_images(images: Any, model: Classifier) -> Images:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F  # noqa: N812  # the field's name for it
+import torch.nn.functional as F
 from torch import Tensor
 
 from salience.core.classifier import Classifier

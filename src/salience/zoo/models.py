@@ -82,7 +82,7 @@ def _efficientnet_lite(name: str) -> Model:
         raise InputError(f"The weights of {name} do not fit timm's architecture: install timm 1.0 and {package} 0.1.")
     module.load_state_dict(dict(zip(own, stored.values(), strict=True)))
     model = Model(_prepared(module), mean=(127.0,) * 3, std=(128.0,) * 3, value_range=255, size=LITE_SIZES[name], labels=_imagenet_labels())
-    model.crop_fraction = module.default_cfg["crop_pct"]
+    model.crop_fraction = timm.data.resolve_model_data_config(module)["crop_pct"]
     model.weight_sigma = LITE_SIGMAS.get(name)
     return model
 

@@ -1,0 +1,228 @@
+"""What the methods that look at layers have in common: finding them, capturing their outputs, turning these into maps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from salience.core.classifier import Classifier
+from salience.core.errors import InputError, unknown
+from salience.core.explainer import Explainer
+from salience.core.model import Model
+from salience.core.score import Score
+from salience.core.types import Images, Maps
+
+MOST_PREFIX_TOKENS = 16
+"""Class, distillation and register tokens that may stand before the image's own."""
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def white_box(model: Classifier, method: Explainer) -> Model:
+    """The model, if its inside can be seen.
+
+    Raises:
+        InputError: If it is a black box.
+    """
+    if not isinstance(model, Model):
+        raise InputError(f"{method.name} needs the gradients and layers of the network, and {model.name} is a black box: use rise, occlusion or lime, or give the network itself as sal.Model(module).")
+    return model
+
+
+def score_of(model: Classifier) -> Score:
+    """The score that is explained in this call."""
+    return model.score or model.named_score("logit")
+
+
+def positive(values: Tensor) -> Tensor:
+    """max(values, 0), written without clamp, which an enclosing replacement of ReLU would catch."""
+    return torch.where(values > 0, values, torch.zeros_like(values))
+
+
+def upsampled(maps: Tensor, size: Sequence[int]) -> Maps:
+    """Maps (n, 1, h, w) of a layer as maps of the image, bilinear."""
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def captured(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of a module, one for each time it is called inside.
+
+    The network goes on with a clone, so that operations in place after the layer cannot change what was kept.
+    """
+    kept: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return output
+        kept.append(output)
+        return output.clone()
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output is laid out over the image.
+
+    Attributes:
+        name: Its name in the module.
+        module: The layer.
+        grid: Height and width of its map.
+        layout: ``nchw``, ``nhwc``, or ``tokens``: (n, tokens, c).
+        prefix: Tokens before those of the image (class, distillation, registers).
+    """
+
+    name: str
+    module: nn.Module
+    grid: tuple[int, int]
+    layout: str
+    prefix: int = 0
+
+    def spatial(self, values: Tensor) -> Tensor:
+        """The layer's output, or its gradient, as (n, c, h, w)."""
+        if self.layout == "nchw":
+            return values
+        if self.layout == "nhwc":
+            return values.permute(0, 3, 1, 2)
+        return values[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+
+
+def find_layer(model: Model, images: Images, name: str | None, *, coarsest: float = float("inf"), below_top: bool = False) -> Layer:
+    """The layer of that name, or the last one whose output still has a place for each part of the image.
+
+    It is found by a forward pass of one noise image (the same for every batch). In a convolutional network
+    it is the last output, pooling layers apart, with more than one position, that no path from image to scores goes around. In a
+    transformer likewise; but where only the class token is read in the end, it is the last normalisation through
+    which the image's own tokens still reach the scores: the one before the last attention.
+
+    Args:
+        model: The network.
+        images: (n, c, h, w): their size matters, their content does not.
+        name: Name of a layer, or None.
+        coarsest: Largest number of pixels between two positions of the map.
+        below_top: Whether a layer that is found must lie below the last one with weights.
+
+    Raises:
+        InputError: If there is no such layer, or its output is not laid out over the image.
+    """
+    modules = dict(model.module.named_modules())
+    if name is not None and name not in modules:
+        raise unknown("layer", name, [each for each in modules if each])
+    size = tuple(images.shape[-2:])
+    noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images.device).requires_grad_(True)
+    outputs, seen = _probe(model, noise, modules)
+    patches = [tuple(each.output.shape[-2:]) for each in seen if _layout(each.output, size) == "nchw"]
+    found = [(each, layer) for each in seen if (layer := _layer(each, modules, size, patches)) is not None]
+    if name is not None:
+        for _, layer in reversed(found):
+            if layer.name == name:
+                return layer
+        shapes = [tuple(each.output.shape) for each in seen if each.name == name]
+        what = f"has outputs of shape {shapes[-1]}" if shapes else "returns no tensor, or is not called"
+        example = f", for example {found[-1][1].name!r}" if found else ""
+        raise InputError(f"The layer {name!r} {what}, so it has no map of the image: choose another{example}.")
+    if below_top:
+        top = max((each.place for each in seen if isinstance(modules[each.name], WEIGHTED)), default=len(seen))
+        found = [(each, layer) for each, layer in found if each.place < top]
+    pools = {id(each.output) for each in seen if "Pool" in type(modules[each.name]).__name__ and coarsest == float("inf")}
+    fine = [(each, layer) for each, layer in found if id(each.output) not in pools and min(size[0] / layer.grid[0], size[1] / layer.grid[1]) <= coarsest]
+    if not fine:
+        raise InputError(f"{model.name} has no layer with a map of the image: choose a method that needs none, such as gradient or rise.")
+    last = fine[-1][1]
+    if last.layout == "tokens":
+        fine = [(each, layer) for each, layer in fine if each.output.shape == fine[-1][0].output.shape]
+        return _last_tokens(outputs, noise, fine)
+    return next((layer for each, layer in reversed(fine) if _all_through(outputs, each, noise)), last)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An output met on the way: the module's name, its place in the order, the tensor and what made it."""
+
+    name: str
+    place: int
+    output: Tensor
+    made_by: Any
+
+
+def _probe(model: Model, noise: Tensor, modules: dict[str, nn.Module]) -> tuple[Tensor, list[_Seen]]:
+    """The outputs for one image, and those of all modules in the order in which they finish."""
+    seen: list[_Seen] = []
+    with ExitStack() as stack, torch.enable_grad():
+        for key, module in modules.items():
+
+            def keep(_: nn.Module, __: Any, output: Any, key: str = key) -> None:
+                if isinstance(output, Tensor):
+                    seen.append(_Seen(key, len(seen), output, output.grad_fn))
+
+            stack.callback(module.register_forward_hook(keep).remove)
+        outputs = model(noise)
+    return outputs, seen
+
+
+def _all_through(outputs: Tensor, seen: _Seen, noise: Tensor) -> bool:
+    """Whether every path from the image to the scores goes through that output."""
+    todo, met = [outputs.grad_fn], {seen.made_by}
+    while todo:
+        node = todo.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if getattr(node, "variable", None) is noise:
+            return False
+        todo += [following for following, _ in node.next_functions]
+    return True
+
+
+def _layout(output: Tensor, size: tuple[int, ...]) -> str | None:
+    """``nchw`` or ``nhwc`` if the output can be a map of an image of that size: the layout nearer to its proportions."""
+    if output.ndim != 4 or len(output) != 1:
+        return None
+    fits = {}
+    for layout, (height, width), most in (("nchw", output.shape[2:], float("inf")), ("nhwc", output.shape[1:3], 1.3)):
+        if 1 <= height <= size[0] and 1 <= width <= size[1] and height * width > 1:
+            ratio = (height * size[1]) / (width * size[0])
+            if max(ratio, 1 / ratio) <= most:
+                fits[layout] = max(ratio, 1 / ratio)
+    return min(fits, key=lambda layout: fits[layout], default=None)
+
+
+def _layer(seen: _Seen, modules: dict[str, nn.Module], size: tuple[int, ...], patches: list[tuple[int, ...]]) -> Layer | None:
+    """The output as a layer laid out over the image: as it is, as tokens of the patches, or as tokens in the image's proportions."""
+    output, layout = seen.output, _layout(seen.output, size)
+    module = modules[seen.name]
+    if layout is not None:
+        height, width = output.shape[2:] if layout == "nchw" else output.shape[1:3]
+        return Layer(seen.name, module, (height, width), layout)
+    if output.ndim != 3 or len(output) != 1:
+        return None
+    tokens = output.shape[1]
+    for height, width in reversed(patches):
+        if 0 <= tokens - height * width <= MOST_PREFIX_TOKENS:
+            return Layer(seen.name, module, (height, width), "tokens", tokens - height * width)
+    for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 2) + 1):
+        height = round(((tokens - prefix) * size[0] / size[1]) ** 0.5)
+        width = height * size[1] // size[0]
+        if height * size[1] % size[0] == 0 and height * width == tokens - prefix:
+            return Layer(seen.name, module, (height, width), "tokens", prefix)
+    return None
+
+
+def _last_tokens(outputs: Tensor, noise: Tensor, layers: list[tuple[_Seen, Layer]]) -> Layer:
+    """The last layer from whose image tokens the scores have a gradient."""
+    weights = torch.linspace(-1, 1, outputs.numel(), device=outputs.device).view_as(outputs)
+    gradients = torch.autograd.grad(outputs, [each.output for each, _ in layers], weights, allow_unused=True, retain_graph=True)
+    live = [pair for pair, gradient in zip(layers, gradients, strict=True) if gradient is not None and pair[1].spatial(gradient).count_nonzero()]
+    through = [pair for pair in layers if _all_through(outputs, pair[0], noise)]
+    if not live or (through and through[-1] in live):
+        return (through or layers)[-1][1]
+    return next((layer for _, layer in reversed(live) if "norm" in type(layer.module).__name__.lower()), live[-1][1])

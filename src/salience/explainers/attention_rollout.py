@@ -1,0 +1,111 @@
+"""Attention rollout."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from salience.core.classifier import Classifier
+from salience.core.draws import Stream
+from salience.core.errors import InputError
+from salience.core.explainer import Explainer
+from salience.core.montecarlo import Attribution
+from salience.core.registry import register
+from salience.core.types import Images, Targets
+from salience.explainers._layers import find_layer, upsampled, white_box
+
+
+@register("explainer", "attention_rollout", signed=False, stochastic=False, needs_gradient=True, cites="Abnar & Zuidema 2020")
+class AttentionRollout(Explainer):
+    """How much of each image token reaches the class token through a transformer's attention, layer after layer.
+
+    A_L ... A_2 A_1 with A_l = (mean over heads of the attention of layer l + identity) / 2; the map is the class token's
+    row, or the mean over rows where there is no class token. It does not depend on the target. Enlarged bilinearly.
+
+    Cost: two forward passes an image.
+
+    Source: Abnar & Zuidema (2020), "Quantifying attention flow in transformers".
+
+    Differs from the source: nothing. Weights are recovered where attention is computed by a fused function. A network without
+    attention between all tokens (convolutional, or with windows) is refused.
+    """
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """The product of the attention matrices, at the image's tokens."""
+        model = white_box(model, self)
+        maps, outputs = [], []
+        layer = None
+        for part in model.chunks(images):
+            with torch.no_grad(), _Attention() as attention:
+                outputs.append(model.checked(model(images[part]), images[part]))
+            rolled = _rolled(attention.weights, len(outputs[-1]))
+            if rolled is None:
+                raise InputError(f"{model.name} has no attention between all parts of the image in which a class token could be followed: use gradcam, or give a vision transformer.")
+            layer = layer or find_layer(model, images, None)
+            height, width = layer.grid
+            if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width:
+                raise InputError(f"The {rolled.shape[-1]} tokens of {model.name} cannot be laid out over the image: use gradcam.")
+            rows = rolled[:, 0] if layer.prefix else rolled.mean(1)
+            maps.append(rows[:, layer.prefix :].unflatten(1, (1, height, width)))
+        return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))
+
+
+def _rolled(weights: Sequence[Tensor], images: int) -> Tensor | None:
+    """The product of (A + 1) / 2 over the layers, (n, tokens, tokens), or None if they do not fit together."""
+    if not weights or any(each.shape != weights[0].shape or len(each) != images for each in weights):
+        return None
+    identity = torch.eye(weights[0].shape[-1], device=weights[0].device)
+    rolled = identity.expand(weights[0].shape)
+    for each in weights:
+        rolled = (each + identity) / 2 @ rolled
+    return rolled
+
+
+class _Attention(TorchFunctionMode):
+    """Keeps the attention matrices (n, tokens, tokens), averaged over heads, in the order of the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Called by torch for every function."""
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self._keep(_fused_weights(args, kwargs))
+        if func is F.multi_head_attention_forward:
+            call = inspect.signature(func).bind(*args, **kwargs)
+            wanted = call.arguments.get("need_weights", True), call.arguments.get("average_attn_weights", True)
+            call.arguments |= {"need_weights": True, "average_attn_weights": False}
+            output, weights = func(*call.args, **call.kwargs)
+            self._keep(weights)
+            return output, (weights.mean(1) if wanted[1] else weights) if wanted[0] else None
+        result = func(*args, **kwargs)
+        if func in (torch.softmax, Tensor.softmax, F.softmax):
+            self._keep(result)
+        return result
+
+    def _keep(self, weights: Tensor) -> None:
+        """Keep weights (n, heads, tokens, tokens); attention of other shapes (pooling by a query) does not mix tokens."""
+        if weights.ndim == 4 and weights.shape[-1] == weights.shape[-2]:
+            self.weights.append(weights.float().mean(1))
+
+
+def _fused_weights(args: tuple, kwargs: dict) -> Tensor:
+    """The weights that `F.scaled_dot_product_attention` computes and throws away."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+    given = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+    query, key, mask, scale = given["query"], given["key"], given["attn_mask"], given["scale"]
+    if given["enable_gqa"]:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    logits = query.float() @ key.float().transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if given["is_causal"]:
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else logits + mask
+    return logits.softmax(-1)

@@ -1,0 +1,154 @@
+"""From map values to colours: scales, colour maps, and which pixels are within their error of nothing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from salience.core import registry
+from salience.core.errors import InputError
+from salience.core.explanation import Explanation
+
+PERCENTILE = 99.5
+"""Share of pixels within the colour scale, in percent: single extreme pixels do not set it."""
+
+LEVEL = 0.95
+"""Confidence of the intervals that decide which pixels are shown grey."""
+
+OFFSET = 0.25
+"""An unsigned map that stays above this share of its top has no natural zero: it is compared with its mean."""
+
+AGAINST = ((0.02, 0.13, 0.45), (0.05, 0.33, 0.78), (0.30, 0.60, 0.96), (0.80, 0.80, 0.80))
+"""Blues from the strongest evidence against the class to none."""
+
+FOR = ((0.80, 0.80, 0.80), (1.00, 0.50, 0.40), (0.89, 0.15, 0.15), (0.50, 0.00, 0.12))
+"""Reds from no evidence to the strongest for the class."""
+
+HEAT = ((1.00, 0.98, 0.78), (0.99, 0.80, 0.36), (0.97, 0.50, 0.20), (0.82, 0.16, 0.22), (0.42, 0.01, 0.22))
+"""From little to much, without a sign."""
+
+INK = ((0.99, 0.99, 0.99), (0.80, 0.84, 0.88), (0.50, 0.58, 0.68), (0.22, 0.30, 0.42), (0.05, 0.09, 0.18))
+"""For errors, so that they are never taken for a map."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become colours.
+
+    Attributes:
+        low: Value of the first colour.
+        high: Value of the last colour.
+        signed: Whether the colours diverge from zero in the middle.
+        colours: Anchors of the colour map, evenly spaced.
+    """
+
+    low: float
+    high: float
+    signed: bool
+    colours: tuple[tuple[float, float, float], ...]
+
+    def colour(self, values: np.ndarray) -> np.ndarray:
+        """RGB in [0, 1] of values of any shape; what lies outside the scale takes its end."""
+        place = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+        anchors = np.linspace(0, 1, len(self.colours))
+        return np.stack([np.interp(place, anchors, channel) for channel in zip(*self.colours, strict=True)], -1)
+
+    def strength(self, values: np.ndarray) -> np.ndarray:
+        """How far along the scale values are, from 0 (nothing) to 1 (full colour)."""
+        base = 0.0 if self.signed else self.low
+        return np.clip(np.abs(values - base) / (self.high - base), 0, 1)
+
+
+def scale_of(values: np.ndarray, *, signed: bool) -> Scale:
+    """The colour scale of a map: symmetric about zero if it is signed, else from its bottom to its top.
+
+    Args:
+        values: The map, any shape.
+        signed: Whether it is shown in diverging colours.
+    """
+    if signed:
+        limit = _positive(np.percentile(np.abs(values), PERCENTILE), values)
+        return Scale(-limit, limit, True, AGAINST + FOR[1:])
+    high = _positive(np.percentile(values, PERCENTILE), values)
+    low = float(np.percentile(values, 100 - PERCENTILE))
+    return Scale(low if OFFSET * high < low < high else 0.0, high, False, HEAT)
+
+
+def error_scale(values: np.ndarray) -> Scale:
+    """The colour scale of a map of standard errors, from zero."""
+    known = values[np.isfinite(values)]
+    return Scale(0.0, _positive(np.percentile(known, PERCENTILE), known) if known.size else 1.0, False, INK)
+
+
+def _positive(limit: float, values: np.ndarray) -> float:
+    """A usable end of a scale; a map of zeros has none of its own."""
+    if limit > 0:
+        return float(limit)
+    return float(values.max()) if values.size and values.max() > 0 else 1.0
+
+
+def is_signed(e: Explanation) -> bool:
+    """Whether the maps have two signs: by their values, unless a random unsigned method is only noisy about zero."""
+    noisy_zero = e.stderr is not None and facts(e).get("signed") is False
+    return bool((e.maps < 0).any()) and not noisy_zero
+
+
+def facts(e: Explanation) -> dict:
+    """What was declared of the method when it was registered; nothing for a user's own function."""
+    name, _, rest = e.method.partition(":")
+    known = registry.entries("explainer")
+    entry = known.get(name) or (known.get(f"{name}:*") if rest else None)
+    return entry.facts if entry is not None else {}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image's map as it is drawn: (h, w) arrays in the geometry of the model's input.
+
+    Attributes:
+        values: The map, its channels summed.
+        stderr: Its standard error; None if the method is deterministic, or the error of the sum is not known.
+        undecided: Pixels whose interval includes `reference`; None where there is no error.
+        reference: Zero; for an unsigned map far from zero, its mean.
+        scale: The colours.
+    """
+
+    values: np.ndarray
+    stderr: np.ndarray | None
+    undecided: np.ndarray | None
+    reference: float
+    scale: Scale
+
+
+def shown(e: Explanation) -> list[Shown]:
+    """What is drawn of each image: the map summed over its channels, and which pixels its error leaves open."""
+    values, errors = e.saliency("sum").double().numpy(), _errors(e)
+    signed = is_signed(e)
+    found = []
+    for index, each in enumerate(values):
+        scale = scale_of(each, signed=signed)
+        reference = 0.0 if signed or scale.low <= 0 else float(each.mean())
+        error = None if errors is None else errors[index]
+        undecided = None if error is None else ~(np.abs(each - reference) > _quantile(e, index) * error)
+        found.append(Shown(each, error, undecided, reference, scale))
+    return found
+
+
+def _errors(e: Explanation) -> np.ndarray | None:
+    """Standard errors of the channel sums (n, h, w), if they can be had."""
+    if e.stderr is None:
+        return None
+    if e.stderr.shape[1] == 1:
+        return e.stderr[:, 0].double().numpy()
+    try:
+        return e.saliency_stderr("sum").double().numpy()
+    except InputError:  # saved without its blocks
+        return None
+
+
+def _quantile(e: Explanation, index: int) -> float:
+    """Student's t for a two-sided interval; infinite where a single draw leaves the error unknown."""
+    from scipy.stats import t
+
+    freedom = float(torch.as_tensor(e.df)[index])
+    return float(t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else float("inf")

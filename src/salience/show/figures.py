@@ -1,0 +1,160 @@
+"""Figures of several panels: what an explanation shows of itself, and a sheet that compares methods."""
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.figure
+import numpy as np
+import torch
+
+from salience.core.explanation import Explanation
+from salience.show.colour import Scale, error_scale
+from salience.show.overlay import FAINT, INK, colour_bar, drawing, draws_of, grey_of, notes_of, number, panels, title_of, to_png, write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACROSS = 360
+"""Longest side of a panel, in pixels at 100 dots an inch."""
+
+SQUARE = 300
+"""Longest side of a panel of a contact sheet."""
+
+MOST = 32
+"""Rows of a figure at most: it is to be looked at."""
+
+
+class Drawing(matplotlib.figure.Figure):
+    """A matplotlib figure that Jupyter displays whatever the backend; nothing of pyplot is used."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
+def figure(e: Explanation) -> Drawing:
+    """One row an image: the picture, the map over it and, for random methods, the standard error.
+
+    At most `MOST` images are drawn.
+    """
+    rows = panels(e[:MOST], ACROSS, ACROSS)
+    columns = 2 if e.stderr is None else 3
+    with drawing():
+        heights = [max(each.picture.shape[0] for each in rows) / 100] * len(rows)
+        grid = _Grid(Drawing, columns, heights, ACROSS / 100, above=0.42, below=0.95)
+        for row, panel in enumerate(rows):
+            names = textwrap.wrap(title_of(e, row), 38 * columns)
+            grid.text(row, 0, names[0] + (" …" if len(names) > 1 else ""), columns)
+            grid.picture(row, 0, panel.picture)
+            grid.picture(row, 1, panel.overlay())
+            grid.bar(row, 1, panel.scale, "; ".join(filter(None, [notes_of(e, row, panel.shown)[0], grey_of(panel.shown)])))
+            if panel.stderr is not None and panel.shown.stderr is not None:
+                scale = error_scale(panel.shown.stderr)
+                grid.picture(row, 2, panel.error(scale))
+                grid.bar(row, 2, scale, f"standard error: {draws_of(e, row)}")
+            elif columns == 3:
+                grid.note(row, 2, f"{draws_of(e, row)}; the error of the channels' sum is not known, because this was saved without blocks")
+        if len(e) > MOST:
+            grid.figure.text(0.02, 0.005, f"{len(e) - MOST} more images are not drawn.", size=8, color=FAINT)
+        return grid.figure
+
+
+def png(e: Explanation) -> bytes:
+    """`figure` as a PNG file, for Jupyter."""
+    return to_png(figure(e))
+
+
+def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) -> bytes:
+    """Methods side by side: one row an image as the model saw it, one column a method, and the error of the last random one.
+
+    Args:
+        rows: For each image the explanations of that one image, by the same methods in the same order.
+        titles: What is known of each image, for example its predicted class.
+
+    Returns:
+        A PNG file.
+    """
+    drawn = [[panels(_as_seen(e), SQUARE, SQUARE)[0] for e in row] for row in rows]
+    random = [column for column, e in enumerate(rows[0]) if e.stderr is not None][-1:]
+    with drawing():
+        heights = [row[0].picture.shape[0] / 100 for row in drawn]
+        grid = _Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46)
+        grid.heading, grid.caption = 14, 11.5
+        for column, header in enumerate(["as the model saw it", *(_name(e) for e in rows[0]), *(f"error of {_name(rows[0][each])}" for each in random)]):
+            grid.text(0, column, header)
+        for place, (row, each) in enumerate(zip(rows, drawn, strict=True)):
+            grid.picture(place, 0, each[0].picture)
+            grid.under(place, 0, titles[place], color=INK)
+            for column, (e, panel) in enumerate(zip(row, each, strict=True), start=1):
+                grid.picture(place, column, panel.overlay())
+                grid.under(place, column, draws_of(e, 0))
+            for column in random:
+                error = each[column].shown.stderr
+                if error is not None:
+                    scale = error_scale(error)
+                    grid.picture(place, len(row) + 1, each[column].error(scale))
+                    grid.under(place, len(row) + 1, f"standard error, white 0 to black {number(scale.high)}")
+        return to_png(grid.figure)
+
+
+def _as_seen(e: Explanation) -> Explanation:
+    """The same explanation, drawn on the model's input instead of the original picture."""
+    return e if e.images is None else dataclasses.replace(e, images=e.images.as_subclass(torch.Tensor))
+
+
+def _name(e: Explanation) -> str:
+    return e.method.partition(":")[0]
+
+
+class _Grid:
+    """Panels of one width in rows of their own heights, with room for text above and below, in inches."""
+
+    gap = 0.18
+    heading = 10.0
+    caption = 8.5
+
+    def __init__(self, kind: type, columns: int, heights: Sequence[float], width: float, *, above: float, below: float, top: float = 0.0) -> None:
+        self.heights, self.width, self.above, self.below, self.top = heights, width, above, below, top
+        self.across = columns * (width + self.gap) + self.gap
+        self.down = top + sum(heights) + len(heights) * (above + below) + self.gap / 2
+        self.figure = kind(figsize=(self.across, self.down), dpi=100)
+
+    def _corner(self, row: int, column: int) -> tuple[float, float]:
+        """Left and top of a panel, in inches from the top left corner."""
+        return self.gap + column * (self.width + self.gap), self.top + sum(self.heights[:row]) + row * (self.above + self.below) + self.above
+
+    def _axes(self, left: float, top: float, width: float, height: float) -> "Axes":
+        return self.figure.add_axes((left / self.across, 1 - (top + height) / self.down, width / self.across, height / self.down))
+
+    def picture(self, row: int, column: int, array: np.ndarray) -> None:
+        """Put an RGB array into a panel, in its middle."""
+        left, top = self._corner(row, column)
+        width, height = array.shape[1] / 100, array.shape[0] / 100
+        axes = self._axes(left + (self.width - width) / 2, top, width, height)
+        axes.imshow(array, interpolation="nearest", aspect="auto")
+        axes.axis("off")
+
+    def text(self, row: int, column: int, text: str, columns: int = 1) -> None:
+        """Write a heading above a panel, as wide as some columns."""
+        left, top = self._corner(row, column)
+        write(self.figure, columns * self.width / self.across, left / self.across, 1 - (top - 0.08) / self.down, text, size=self.heading, va="bottom", weight="bold")
+
+    def under(self, row: int, column: int, text: str, color: str = FAINT) -> None:
+        """Write a line below a panel."""
+        left, top = self._corner(row, column)
+        lines = textwrap.wrap(text, int(self.width * 130 / self.caption))
+        write(self.figure, self.width / self.across, left / self.across, 1 - (top + self.heights[row] + 0.06) / self.down, "\n".join(lines[:2]), size=self.caption, va="top", color=color)
+
+    def note(self, row: int, column: int, text: str) -> None:
+        """Write in the place of a panel."""
+        left, top = self._corner(row, column)
+        write(self.figure, self.width / self.across, left / self.across, 1 - (top + 0.1) / self.down, "\n".join(textwrap.wrap(text, 44)), size=9, va="top", color=FAINT)
+
+    def bar(self, row: int, column: int, scale: Scale, text: str) -> None:
+        """A colour bar below a panel, and what it is."""
+        left, top = self._corner(row, column)
+        top += self.heights[row] + 0.08
+        colour_bar(self._axes(left, top, self.width, 0.12), scale, size=8, room=0.27)
+        lines = textwrap.wrap(text, 58)
+        write(self.figure, self.width / self.across, left / self.across, 1 - (top + 0.36) / self.down, "\n".join(lines[:3]), size=8, va="top", color=INK, linespacing=1.35)

@@ -1,0 +1,146 @@
+import copy
+
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from layered_nets import Plain, Residual, distance, model, pictures, seeded, vit
+from PIL import Image
+from torch import nn
+
+import salience as sal
+from salience.explainers._layers import find_layer
+from salience.explainers.gradcam import GradCAM
+
+
+def by_hand(network, net, x, target, layer):
+    """Grad-CAM with one captured tensor and one gradient."""
+    kept = []
+    handle = layer.register_forward_hook(lambda *call: (kept.append(call[2]), call[2].clone())[1])
+    outputs = network(x.clone().requires_grad_(True))
+    handle.remove()
+    (gradient,) = torch.autograd.grad(outputs[:, target].sum(), kept[0])
+    return (gradient.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1, keepdim=True)
+
+
+def test_equals_captum_and_the_formula():
+    captum = pytest.importorskip("captum.attr")
+    net = seeded(Plain)
+    network, x = model(net), pictures()
+    theirs = captum.LayerGradCam(network, net.relu3).attribute(x, target=1)
+    ours = GradCAM(relu=False)(network, x, targets=1).maps
+    assert distance(ours, F.interpolate(theirs.detach(), x.shape[-2:], mode="bilinear")) < 1e-5
+    assert distance(GradCAM(layer="relu3")(network, x, targets=1).maps, F.interpolate(theirs.detach().relu(), x.shape[-2:], mode="bilinear")) < 1e-5
+
+
+def test_operations_in_place_do_not_corrupt_the_layer():
+    """pytorch-grad-cam is wrong by 30 at resnet18's layer4[-1].bn2, which the residual sum overwrites."""
+    import torchvision
+
+    net = seeded(lambda: torchvision.models.resnet18(num_classes=4))
+    network, x = model(net), pictures(2, 64, 96)
+    for name in ("layer4.1.bn2", "layer1.0.bn1"):
+        right = by_hand(network, net, x, 1, net.get_submodule(name))
+        ours = GradCAM(layer=name, relu=False)(network, x, targets=1).maps
+        assert distance(ours, F.interpolate(right, x.shape[-2:], mode="bilinear")) < 1e-4
+
+
+class Where(nn.Module):
+    """The score is the brightness of the first channel: its Grad-CAM is the image itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1, bias=False)
+        self.conv.weight.data.copy_(torch.eye(3)[:, :, None, None])
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+def test_height_and_width_are_not_swapped():
+    x = torch.zeros(1, 3, 5, 11)
+    x[0, 0, 1, 9] = 1
+    maps = GradCAM()(sal.Model(Where()), x, targets=0).maps
+    assert maps.shape == (1, 1, 5, 11)
+    assert maps.argmax() == 1 * 11 + 9
+
+
+def test_every_image_of_a_batch_has_its_own_map():
+    network, x = model(seeded(Residual)), pictures(3)
+    together = GradCAM(relu=False)(network, x, targets=1).maps
+    assert all(each.abs().sum() > 0 and torch.isfinite(each).all() for each in together)
+    for image, each in zip(x, together, strict=True):
+        assert distance(GradCAM(relu=False)(network, image[None], targets=1).maps[0], each) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "name"),
+    [({}, 1, "blocks.1.norm1"), ({"reg_tokens": 3}, 4, "blocks.1.norm1"), ({"global_pool": "avg", "class_token": False}, 0, "norm")],
+)
+def test_token_grid_is_found(options, prefix, name):
+    x = pictures(2, 16, 24)
+    network = model(vit(**options), size=(16, 24))
+    layer = find_layer(network, x, None)
+    assert (layer.name, layer.layout, layer.grid, layer.prefix) == (name, "tokens", (2, 3), prefix)
+    maps = GradCAM(relu=False)(network, x, targets=1).maps
+    assert maps.shape == (2, 1, 16, 24)
+    assert maps.flatten(1).std(1).min() > 0
+
+
+def test_other_transformers():
+    import timm
+    import torchvision
+
+    def torchvisions():
+        net = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=4)
+        nn.init.normal_(net.heads.head.weight)
+        return net
+
+    network = model(seeded(torchvisions))
+    layer = find_layer(network, pictures(1, 32, 32), None)
+    assert (layer.name, layer.grid, layer.prefix) == ("encoder.layers.encoder_layer_1.ln_1", (4, 4), 1)
+    swin = model(seeded(lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, embed_dim=12, depths=(1, 1), num_heads=(1, 1), num_classes=4)))
+    assert find_layer(swin, pictures(1, 64, 64), None).layout == "nhwc"
+    assert GradCAM(relu=False)(swin, pictures(1, 64, 64), targets=1).maps.abs().sum() > 0
+
+
+def test_a_layer_without_influence_is_refused():
+    with pytest.raises(sal.InputError, match=r"The score does not depend on the image's part of layer 'blocks\.1': choose an earlier one, or none to have it found\."):
+        GradCAM(layer="blocks.1")(model(vit(), size=(16, 24)), pictures(1, 16, 24))
+
+
+def test_a_wrong_layer_is_refused():
+    network = model(seeded(Plain))
+    with pytest.raises(sal.InputError, match=r"Unknown layer 'conv9': did you mean conv"):
+        GradCAM(layer="conv9")(network, pictures())
+    with pytest.raises(sal.InputError, match=r"The layer 'head' has outputs of shape \(1, 4\), so it has no map of the image: choose another, for example 'relu3'\."):
+        GradCAM(layer="head")(network, pictures())
+
+
+def test_hooks_go_away_when_the_network_raises():
+    class Raises(Plain):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    network = model(seeded(Raises))
+    before = copy.deepcopy(network.module.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        GradCAM()(network, pictures())
+    assert all(not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
+
+
+def test_default_model_on_a_photograph():
+    network = sal.load_model()
+    image = sal.load_images([Image.fromarray(skimage.data.coffee())], network)
+    assert find_layer(network, image, None).grid == (7, 7)
+    maps = GradCAM()(network, image).maps[0, 0]
+    height, width = divmod(maps.argmax().item(), 224)
+    assert 60 < height < 150  # on the cup
+    assert 60 < width < 190
+    assert maps[:30].mean() < maps[60:150, 60:190].mean()

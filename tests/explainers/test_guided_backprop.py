@@ -1,0 +1,57 @@
+import pytest
+import torch
+from layered_nets import Functional, Plain, distance, model, pictures, seeded, vit
+from torch import nn
+
+import salience as sal
+from salience.explainers.guided_backprop import GuidedBackprop
+
+
+@pytest.fixture
+def plain():
+    return model(seeded(Plain))
+
+
+def test_equals_captum_where_captum_is_right(plain):
+    captum = pytest.importorskip("captum.attr")
+    x = pictures()
+    with pytest.warns(UserWarning, match="backward hooks"):
+        theirs = captum.GuidedBackprop(plain).attribute(x.clone().requires_grad_(True), target=2).detach()
+    assert distance(GuidedBackprop()(plain, x, targets=2).maps, theirs) < 1e-5
+
+
+def test_functional_relus_are_guided_too(plain):
+    """captum silently returns the plain gradient for these."""
+    x = pictures()
+    ours = GuidedBackprop()(model(Functional(plain.module)), x, targets=2).maps
+    assert distance(ours, GuidedBackprop()(plain, x, targets=2).maps) < 1e-5
+    assert distance(ours, sal.Gradient()(plain, x, targets=2).maps) > 0.1
+
+
+class OneUnit(nn.Module):
+    """f = -ReLU6(2 x1) + ReLU6(3 x2): a negative and a positive gradient."""
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        value = nn.functional.relu6(3 * flat[:, 1:2]) - nn.functional.relu6(2 * flat[:, :1])
+        return torch.cat([value, -value], 1)
+
+
+def test_closed_form_of_one_unit():
+    network = sal.Model(OneUnit())
+    x = torch.full((1, 3, 1, 1), 0.5)
+    assert GuidedBackprop()(network, x, targets=0).maps.flatten().tolist() == [0, 3, 0]
+    assert GuidedBackprop()(network, x, targets=1).maps.flatten().tolist() == [2, 0, 0]
+    assert GuidedBackprop()(network, 0 * x, targets=0).maps.flatten().tolist() == [0, 0, 0]
+
+
+def test_composes_with_a_base(plain):
+    x = pictures()
+    guided = GuidedBackprop(base=sal.IntegratedGradients(steps=3))(plain, x, targets=1).maps
+    assert distance(guided, sal.IntegratedGradients(steps=3)(plain, x, targets=1).maps) > 0.1
+
+
+def test_a_network_without_relu_is_refused():
+    network = model(vit(), size=(16, 24))
+    with pytest.raises(sal.InputError, match=r"visiontransformer has no ReLU or ReLU6, so guided_backprop would be the plain gradient: choose another method\."):
+        GuidedBackprop()(network, pictures(1, 16, 24))
