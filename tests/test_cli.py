@@ -357,7 +357,7 @@ class TestOtherCommands:
         assert smooth["stochastic"] is True
         assert {"name": "samples", "default": "50", "help": "draws of input noise"} in smooth["options"]
         table = run("list", "methods")[1]
-        assert all(name.replace("*", "NAME") in table for name in sal.list_methods())
+        assert all(name in table for name in sal.list_methods())
 
     def test_options_of_a_method(self, run):
         code, out, _ = run("list", "methods", "smoothgrad")

@@ -131,21 +131,21 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, to see it
 
     from salience.core.registry import entries
 
-    known = entries("explainer")
+    known = {key.replace("*", "NAME"): entry for key, entry in entries("explainer").items()}
     if name is not None and name not in known:
         raise unknown("method", name, known)
     chosen = known if name is None else {name: known[name]}
     if as_json:
-        for each in chosen.values():
+        for key, each in chosen.items():
             options = [{"name": field.name, "default": _default(field), "help": field.metadata.get("help", "")} for field in dataclasses.fields(each.cls)]
-            print(json.dumps({"name": each.name, "summary": each.summary, **each.facts, "options": options}, allow_nan=False))  # noqa: T201  # the output itself
+            print(json.dumps({"name": key, "summary": each.summary, **each.facts, "options": options}, allow_nan=False))  # noqa: T201  # the output itself
     elif name is not None:
         _print_options(known[name])
     else:
         table = _table("method", "map", "random", "gradients", "what it is")
-        for each in chosen.values():
+        for key, each in chosen.items():
             facts = ("yes" if each.facts.get(fact) else "" for fact in ("stochastic", "needs_gradient"))
-            table.add_row(*map(Text, (each.name.replace("*", "NAME"), "signed" if each.facts.get("signed") else "unsigned", *facts, each.summary)))
+            table.add_row(*map(Text, (key, "signed" if each.facts.get("signed") else "unsigned", *facts, each.summary)))
         _console().print(table)
         _console().print("random: its map has an error bar. gradients: needs more of a model than its scores.\nsalience list methods NAME shows the options of one.", style="dim", highlight=False)
 

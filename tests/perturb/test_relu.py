@@ -71,3 +71,19 @@ def test_reused_modules_and_afterwards():
         assert torch.equal(relu(relu(X.clone())), X - 2)
     assert mode.replaced == 2
     assert torch.equal(relu(X.clone()), X.clamp(min=0))
+
+
+@pytest.mark.parametrize("function", [nn.ReLU(inplace=True), nn.ReLU6(inplace=True), F.relu_, torch.relu_, lambda x: F.relu(x, True), lambda x: x.clamp_(min=0)])
+def test_in_place_calls_change_their_input(function):
+    """A network may call an in-place ReLU and go on with the tensor it passed in."""
+
+    def net(x):
+        y = 2 * x
+        function(y)
+        return y
+
+    x = X.clone().requires_grad_(True)
+    with ReplaceReLU(lambda x, top: x.square()):
+        out = net(x)
+    assert torch.equal(out, (2 * X).square())
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], 8 * X)

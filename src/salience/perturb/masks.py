@@ -57,7 +57,7 @@ class RandomMasks:
     size: tuple[int, int]
     grid: int
     keep: float
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @property
     def places(self) -> tuple[int, int]:

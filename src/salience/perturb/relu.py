@@ -49,7 +49,10 @@ class ReplaceReLU(TorchFunctionMode):
         if ceiling is None:
             return func(*args, **kwargs)
         self.replaced += 1
-        return self.replacement(args[0] if args else kwargs["input"], ceiling)
+        inputs = args[0] if args else kwargs["input"]
+        if not _in_place(func, args, kwargs):
+            return self.replacement(inputs, ceiling)
+        return inputs.copy_(self.replacement(inputs.clone(), ceiling))
 
 
 def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
@@ -65,3 +68,8 @@ def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
     if isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
         return None
     return math.inf if high is None else 6.0 if high == 6 else None
+
+
+def _in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether the call changes its input, which the network may go on to use."""
+    return func.__name__.endswith("_") or bool(kwargs.get("inplace")) or any(arg is True for arg in args[1:])
