@@ -127,7 +127,7 @@ def test_gradient_shap_without_noise_is_the_integrated_gradient(model, image):
 @pytest.mark.parametrize("method", [sal.SmoothGrad(samples=5, sigma=0.2), sal.NoiseGrad(weight_samples=5, weight_sigma=0.2), sal.SmoothGradSquared(samples=5, sigma=0.2)], ids=str)
 def test_intervals_cover(model, image, method):
     """The stated standard error is right: t-intervals of runs of five draws cover as often as they say."""
-    copies = COPIES // 4 if hasattr(method, "weight_samples") else COPIES
+    copies = COPIES // 8 if hasattr(method, "weight_samples") else COPIES
     e = method(model, image.expand(copies, -1, -1, -1), targets=0, seed=list(range(copies)))
     truth = method(model, image.expand(copies, -1, -1, -1), targets=0, seed=list(range(copies, 2 * copies))).maps.mean(0)
     low, high = e.interval(0.9)

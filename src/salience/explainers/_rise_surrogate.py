@@ -52,8 +52,8 @@ class Kernel:
     """
 
     features: Callable[[Tensor, Tensor], Float[Tensor, "m rows columns"]]
-    bins: list[Int[Tensor, " b"]]
-    scales: list[Float[Tensor, " b"]]
+    bins: list[Tensor]
+    scales: list[Tensor]
     levels: list[float]
 
     @classmethod

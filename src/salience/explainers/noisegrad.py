@@ -1,6 +1,6 @@
 """NoiseGrad."""
 
-from salience.core.explainer import Base, Explainer
+from salience.core.explainer import Base
 from salience.core.options import option
 from salience.core.registry import register
 from salience.explainers._weight_noise import AverageOverWeights, Sigma

@@ -1,9 +1,10 @@
 """RISE."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.classifier import Classifier
@@ -83,7 +84,7 @@ class Rise(MonteCarlo):
 
         def draw(draws: range, active: Tensor) -> Draws:
             chosen = [streams[image] for image in active.tolist()]
-            drawn = torch.stack([stack(chosen, lambda stream, i=i: packed(*masks.draw(stream, i))) for i in draws])
+            drawn = torch.stack([stack(chosen, partial(drawn_row, masks=masks, number=i)) for i in draws])
             shown = masks.make(*unpacked(drawn.flatten(0, 1), self.grid)).unflatten(0, drawn.shape[:2])[:, :, None]
             mixed = torch.lerp(off[active], images[active], shown).flatten(0, 1)
             scored = scores(model, mixed, targets[active].repeat(len(draws)), every).float().unflatten(0, (len(draws), len(active)))
@@ -92,8 +93,9 @@ class Rise(MonteCarlo):
         return draw
 
 
-def packed(grid: Float[Tensor, "s s"], place: Int[Tensor, "2"]) -> Float[Tensor, " values"]:
-    """A mask as one row of numbers."""
+def drawn_row(stream: Stream, masks: RandomMasks, number: int) -> Float[Tensor, " values"]:
+    """The grid and the place of a mask as one row of numbers."""
+    grid, place = masks.draw(stream, number)
     return torch.cat([grid.flatten(), place.to(grid)])
 
 

@@ -1,6 +1,6 @@
 """SmoothGrad."""
 
-from salience.core.explainer import Base, Explainer
+from salience.core.explainer import Base
 from salience.core.options import option
 from salience.core.registry import register
 from salience.explainers._input_noise import InputNoise

@@ -164,12 +164,14 @@ def overlay(e: Explanation, index: int = 0, *, label: str | None = None) -> byte
         figure = _figure(across, total)
         for number, text in enumerate(title):
             write(figure, 0.94, 0.03, 1 - (gap + line * (number + 0.5)) / total, text, size=size * 0.78, weight="bold", va="center")
-        figure.figimage(panel.overlay(), (across - width) // 2, below, origin="upper")
+        figure.figimage((255 * panel.overlay()).round().astype(np.uint8), (across - width) // 2, below, origin="upper")
         axes = figure.add_axes((0.03, (below - gap - bar) / total, 0.94, bar / total))
         colour_bar(axes, panel.scale, size=size * 0.68)
         for number, (text, color) in enumerate(notes):
             write(figure, 0.94, 0.03, (gap // 2 + line * (len(notes) - number - 0.5)) / total, text, size=size * 0.70, color=color, va="center")
-        return to_png(figure)
+        file = to_png(figure)
+        figure.clear()  # figures are cycles: without this many files would wait in memory for the garbage collector
+        return file
 
 
 def write(figure: "Figure", most: float, x: float, y: float, text: str, **style: Any) -> None:
