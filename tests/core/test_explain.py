@@ -110,7 +110,8 @@ def test_record_is_json_and_complete(conv, photos):
     assert record["options"]["weight_samples"] == "2"
     assert record["options"]["absolute"] == "false"
     assert record["images"]["seed"] == [[4, 4], [5, 5]]
-    assert set(record["images"]) == {"seed", "prediction", "score", "probability", "noisy_score", "class_kept", "weight_sigma"}
+    assert record["images"]["label"] == [conv.label(target) for target in e.targets.tolist()]
+    assert set(record["images"]) == {"seed", "prediction", "label", "score", "probability", "noisy_score", "class_kept", "weight_sigma"}
     assert {"salience", "torch", "python"} <= set(record["versions"])
 
 
@@ -169,3 +170,23 @@ def test_exception_inside_leaves_the_model_as_it_was(conv, photos):
 def test_numpy_integers_are_seeds_and_targets(conv, photos):
     e = sal.explain("smoothgrad:samples=2", conv, photos, targets=list(np.array([1, 2])), seed=np.int64(3))
     assert torch.equal(e.maps, sal.explain("smoothgrad:samples=2", conv, photos, targets=[1, 2], seed=3).maps)
+
+
+def test_another_class_without_a_forward_pass(photos):
+    """The record of the other class is its own, not that of the first."""
+    passes = []
+
+    def fn(x):
+        passes.append(len(x))
+        return torch.stack([x[:, 0].mean((1, 2)), 1 - x[:, 0].mean((1, 2))], 1)
+
+    box = sal.BlackBox(fn, name="box")
+    for method in ("rise:samples=30", "occlusion", "lime:samples=30"):
+        e = sal.explain(method, box, photos, targets=0)
+        before = len(passes)
+        other = e.for_target(1)
+        assert len(passes) == before, method
+        direct = sal.explain(method, box, photos, targets=1)
+        assert torch.allclose(other.maps, direct.maps, atol=1e-6), method
+        assert other.record["images"] == direct.record["images"]
+        assert other.targets.tolist() == [1, 1]

@@ -83,6 +83,7 @@ class TestScale:
 
     def test_errors(self):
         assert np.isclose(error_scale(np.linspace(0, 2, 1001)).high, 1.99)
+        assert np.isclose(error_scale(np.linspace(1, 2, 1001)).low, 1.005)
         assert error_scale(np.full((2, 2), np.nan)).high == 1.0
         assert error_scale(np.zeros((2, 2))).high == 1.0
 

@@ -124,7 +124,7 @@ class Explainer(Options):
 
         def explanation(done: Done, targets: Targets) -> Explanation:
             """What was done, as the explanation of some targets."""
-            scored = facts | {"score": chosen.of(outputs, targets).tolist()}
+            scored = facts | {"label": [model.label(target) for target in targets.tolist()], "score": chosen.of(outputs, targets).tolist()}
             if chosen.every is not None:
                 scored["probability"] = model.as_probabilities(outputs).gather(1, targets[:, None])[:, 0].tolist()
             scored |= {key: value.tolist() for key, value in done.notes.items()}

@@ -188,7 +188,7 @@ def _crossfit(sample: Sample, group: int) -> _Fit:
     against = kernel.against(features)
     among = against(features)
     inverse = torch.linalg.inv(among + NOISE * torch.eye(m).to(among))
-    area = (features + masks.keep).square().mean((1, 2))
+    area = (features + masks.keep).square().mean((1, 2)) + 1e-6
     folds = torch.arange(m, device=f.device) % FOLDS
     means, weights, variance = [], torch.empty_like(f), torch.zeros_like(masks.mean_square)
     for fold in range(min(FOLDS, m)):

@@ -52,9 +52,10 @@ class Surrogate:
         df = torch.full((len(images),), float(self.blocks - 1))
         return Estimate(self._painted(coefficients[0], images), self._painted(stderr, images), df, torch.stack([self._painted(each, images) for each in pseudo]), counts)
 
-    def fit(self) -> PerImage:
+    def fit(self, targets: Targets) -> PerImage:
         """Share of the scores' weighted variance that each image's surrogate explains (R²), (n,)."""
-        return torch.stack([ridge(self._grams(image, target).sum(0), self.alpha)[1] for image, target in enumerate(self.targets)]).float()
+        chosen = targets.to(self.targets.device)
+        return torch.stack([ridge(self._grams(image, target).sum(0), self.alpha)[1] for image, target in enumerate(chosen)]).float()
 
     def _counts(self, image: int) -> Tensor:
         draws = sum(map(len, self.kept[image])) - 1

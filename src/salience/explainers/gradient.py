@@ -11,7 +11,7 @@ from salience.core.registry import register
 from salience.core.types import Images, Targets
 
 
-@register("explainer", "gradient", signed=True, stochastic=False, needs_gradient=True, cites="Simonyan et al. 2014")
+@register("explainer", "gradient", signed=True, stochastic=False, needs_gradient=True, unit="{score} per unit of pixel value", cites="Simonyan et al. 2014")
 class Gradient(Explainer):
     """The gradient of the target's score with respect to the image: df/dx.
 

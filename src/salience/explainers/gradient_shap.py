@@ -17,7 +17,7 @@ from salience.perturb.fills import Fill, filled
 from salience.perturb.noise import check_strength, strength
 
 
-@register("explainer", "gradient_shap", signed=True, stochastic=True, needs_gradient=True, cites="Lundberg & Lee 2017; Erion et al. 2021")
+@register("explainer", "gradient_shap", signed=True, stochastic=True, needs_gradient=True, unit="{score}", cites="Lundberg & Lee 2017; Erion et al. 2021")
 class GradientShap(MonteCarlo):
     """Expected gradients: E[(x' - b) * df(b + a (x' - b))/dx], a ~ U(0, 1), x' = x + s z, z ~ N(0, 1).
 

@@ -12,7 +12,7 @@ from salience.core.types import Images, Targets
 from salience.perturb.fills import Fill, filled
 
 
-@register("explainer", "input_x_gradient", signed=True, stochastic=False, needs_gradient=True, cites="Shrikumar et al. 2016")
+@register("explainer", "input_x_gradient", signed=True, stochastic=False, needs_gradient=True, unit="{score}", cites="Shrikumar et al. 2016")
 class InputXGradient(Explainer):
     """The gradient times the distance from the baseline: (x - baseline) * df/dx.
 

@@ -15,7 +15,7 @@ from salience.core.types import Images, Targets
 from salience.perturb.fills import Fill, filled
 
 
-@register("explainer", "integrated_gradients", signed=True, stochastic=False, needs_gradient=True, cites="Sundararajan et al. 2017")
+@register("explainer", "integrated_gradients", signed=True, stochastic=False, needs_gradient=True, unit="{score}", cites="Sundararajan et al. 2017")
 class IntegratedGradients(Explainer):
     """The mean gradient on the straight path from the baseline, times the distance from it.
 

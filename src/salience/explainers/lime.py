@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import Done, MonteCarlo
-from salience.core.montecarlo import Attribution, Draws, Run, run
+from salience.core.montecarlo import Attribution, Draws, Estimate, Run, run
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -20,7 +20,7 @@ from salience.explainers._surrogate import Surrogate
 from salience.perturb.fills import Fill, filled
 
 
-@register("explainer", "lime", signed=True, stochastic=True, needs_gradient=False, cites="Ribeiro et al. 2016")
+@register("explainer", "lime", signed=True, stochastic=True, needs_gradient=False, unit="{score}", cites="Ribeiro et al. 2016")
 class Lime(MonteCarlo):
     """The coefficients of a linear model of the score in the superpixels that are on: f(x with z) ~ b0 + b·z.
 
@@ -60,13 +60,16 @@ class Lime(MonteCarlo):
         """The map of the target with its error, and the way to that of any other class."""
         every = scores_all_classes(model)
         surrogate, done = self._fitted(model, images, targets, streams, every, tolerance)
-        notes = {"superpixels": torch.tensor(surrogate.sizes), "fit": surrogate.fit()}
+        sizes = torch.tensor(surrogate.sizes)
+
+        def as_done(estimate: Estimate, wanted: Targets) -> Done:
+            notes = {"superpixels": sizes, "fit": surrogate.fit(wanted)}
+            return Done(estimate.maps, estimate, done.samples, done.converged, notes, other if every else None)
 
         def other(wanted: Targets) -> Done:
-            estimate = surrogate.estimate(torch.arange(len(images)), wanted)
-            return Done(estimate.maps, estimate, done.samples, done.converged, notes, other)
+            return as_done(surrogate.estimate(torch.arange(len(images)), wanted), wanted)
 
-        return Done(done.estimate.maps, done.estimate, done.samples, done.converged, notes, other if every else None)
+        return as_done(done.estimate, targets)
 
     def _fitted(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], every: bool, tolerance: float | None = None) -> tuple[Surrogate, Run]:
         segments = superpixels(images, self.segmentation)

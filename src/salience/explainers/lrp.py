@@ -22,7 +22,7 @@ from salience.explainers._relevance import Bounds, Linear, RelevancePass, pullba
 TINY = torch.finfo(torch.float32).tiny
 
 
-@register("explainer", "lrp", signed=True, stochastic=False, needs_gradient=True, cites="Bach et al. 2015; Montavon et al. 2019")
+@register("explainer", "lrp", signed=True, stochastic=False, needs_gradient=True, unit="{score}", cites="Bach et al. 2015; Montavon et al. 2019")
 class LRP(Explainer):
     """The target's score, handed back layer by layer to the pixels in proportion to their contributions.
 

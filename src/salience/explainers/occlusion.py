@@ -18,7 +18,7 @@ from salience.explainers._all_classes import of_targets, scores, scores_all_clas
 from salience.perturb.fills import Fill, filled
 
 
-@register("explainer", "occlusion", signed=True, stochastic=False, needs_gradient=False, cites="Zeiler & Fergus 2014")
+@register("explainer", "occlusion", signed=True, stochastic=False, needs_gradient=False, unit="{score}", cites="Zeiler & Fergus 2014")
 class Occlusion(Explainer):
     """How much the score falls when a window is covered: mean of f(x) - f(x without W) over the windows W that hold a pixel.
 

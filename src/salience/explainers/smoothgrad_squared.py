@@ -8,7 +8,7 @@ from salience.explainers._input_noise import InputNoise
 from salience.explainers.gradient import Gradient
 
 
-@register("explainer", "smoothgrad_squared", signed=False, stochastic=True, needs_gradient=True, cites="Hooker et al. 2019")
+@register("explainer", "smoothgrad_squared", signed=False, stochastic=True, needs_gradient=True, unit="square of the base's unit", cites="Hooker et al. 2019")
 class SmoothGradSquared(InputNoise):
     """The mean square of a base explanation over Gaussian noise in the input: E[base(x + s z)²].
 

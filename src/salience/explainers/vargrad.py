@@ -12,7 +12,7 @@ from salience.explainers._input_noise import InputNoise
 from salience.explainers.gradient import Gradient
 
 
-@register("explainer", "vargrad", signed=False, stochastic=True, needs_gradient=True, cites="Adebayo et al. 2018")
+@register("explainer", "vargrad", signed=False, stochastic=True, needs_gradient=True, unit="square of the base's unit", cites="Adebayo et al. 2018")
 class VarGrad(InputNoise):
     """The variance of a base explanation over Gaussian noise in the input: Var[base(x + s z)].
 

@@ -75,9 +75,12 @@ def scale_of(values: np.ndarray, *, signed: bool) -> Scale:
 
 
 def error_scale(values: np.ndarray) -> Scale:
-    """The colour scale of a map of standard errors, from zero."""
+    """The colour scale of a map of standard errors: from zero, or from its bottom if it is nearly even."""
     known = values[np.isfinite(values)]
-    return Scale(0.0, _positive(np.percentile(known, PERCENTILE), known) if known.size else 1.0, False, INK)
+    if not known.size:
+        return Scale(0.0, 1.0, False, INK)
+    high, low = _positive(np.percentile(known, PERCENTILE), known), float(np.percentile(known, 100 - PERCENTILE))
+    return Scale(low if OFFSET * high < low < high else 0.0, high, False, INK)
 
 
 def _positive(limit: float, values: np.ndarray) -> float:

@@ -94,7 +94,7 @@ def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) 
                 if error is not None:
                     scale = error_scale(error)
                     grid.picture(place, len(row) + 1, each[column].error(scale))
-                    grid.under(place, len(row) + 1, f"standard error, white 0 to black {number(scale.high)}")
+                    grid.under(place, len(row) + 1, f"standard error, {number(scale.low)} (white) to {number(scale.high)}")
         return to_png(grid.figure)
 
 
