@@ -15,7 +15,7 @@ from torch import Tensor
 
 from salience.core.draws import Stream
 from salience.core.montecarlo import BLOCKS, Estimate, Moments
-from salience.explainers._rise_surrogate import NOISE, Kernel, Linear, inverse_without, regression
+from salience.explainers._rise_surrogate import NOISE, Kernel, Linear, regression
 from salience.perturb.masks import RandomMasks
 
 Estimator = Literal["crossfit", "surrogate", "centred", "original", "self_normalised"]
@@ -133,7 +133,7 @@ def crossfit(sample: Sample) -> Contributions:
     weights = torch.cat([fit.weights for fit in fits])
     folds = torch.cat([fit.folds + FOLDS * group for group, fit in enumerate(fits)])
     variance = torch.stack([(len(fit.weights) / m) ** 2 * fit.variance for fit in fits]).sum(0)
-    return Contributions(lambda masks, draws: means[folds[draws]] + _column(weights[draws]) * masks, variance)
+    return Contributions(lambda masks, draws: torch.addcmul(means[folds[draws]], _column(weights[draws]), masks), variance)
 
 
 def surrogate(sample: Sample) -> Contributions:
@@ -141,12 +141,15 @@ def surrogate(sample: Sample) -> Contributions:
 
     Its error is that of `crossfit`: too large, as long as the bias is smaller than the noise that is saved.
     """
-    whole = crossfit(sample)
-    numbers = torch.arange(len(sample.f), device=sample.f.device)
+    return uncorrected(crossfit(sample), sample)
+
+
+def uncorrected(whole: Contributions, sample: Sample) -> Contributions:
+    """The contributions of `crossfit` less the mean of the corrections (f - g) M / p."""
     correction = torch.zeros(sample.masks.size, device=sample.f.device)
-    for draws in numbers.split(CHUNK):
+    for draws in torch.arange(len(sample.f)).to(correction.device).split(CHUNK):
         masks = sample.masks.make(sample.grids[draws], sample.places[draws])
-        correction += (whole.of(masks, draws) - whole.of(torch.zeros_like(masks), draws)).sum(0) / len(numbers)
+        correction += (whole.of(masks, draws) - whole.of(torch.zeros_like(masks), draws)).sum(0) / len(sample.f)
     return Contributions(lambda masks, draws: whole.of(masks, draws) - correction, whole.variance)
 
 
@@ -160,8 +163,12 @@ ESTIMATORS: dict[str, Callable[[Sample], Contributions]] = {
 
 
 def estimate(name: str, sample: Sample) -> Estimate:
-    """Map, standard error and blocks of one image, each (1, 1, h, w) and (b, 1, 1, h, w)."""
-    contributions = ESTIMATORS[name](sample)
+    """Map, standard error and blocks of one image, (1, 1, h, w) and (b, 1, 1, h, w), by the named estimator."""
+    return averaged(ESTIMATORS[name](sample), sample)
+
+
+def averaged(contributions: Contributions, sample: Sample) -> Estimate:
+    """The mean of the contributions and its error."""
     moments = Moments(1, len(sample.f))
     for draws in torch.arange(len(sample.f)).split(CHUNK):
         masks = sample.masks.make(sample.grids[draws], sample.places[draws])
@@ -192,12 +199,13 @@ def _crossfit(sample: Sample, group: int) -> _Fit:
     folds = torch.arange(m, device=f.device) % FOLDS
     means, weights, variance = [], torch.empty_like(f), torch.zeros_like(masks.mean_square)
     for fold in range(min(FOLDS, m)):
-        train, test = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        predict = regression(sample.scores[train], sample.target, sample.probability, area[train], inverse_without(inverse, train, test))
-        weights[test] = (f[test] - predict(among[test][:, train])) / masks.keep
-        linear = Linear.fit(masks, sample.grids[train], sample.places[train], predict(among[train][:, train]))
+        out = folds == fold
+        predict = regression(sample.scores, sample.target, sample.probability, area, inverse, out)
+        predicted = predict(among)
+        weights[out] = (f[out] - predicted[out]) / masks.keep
+        linear = Linear.fit(masks, sample.grids[~out], sample.places[~out], predicted[~out])
         grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(m, FEWEST))
-        rest = predict(against(kernel.features(grids, places))[:, train]) - linear(grids, places)
+        rest = predict(against(kernel.features(grids, places))) - linear(grids, places)
         means.append((linear.mean_with_mask() + masks.weighted_sum(rest, grids, places) / len(rest)) / masks.keep)
-        variance += (len(test) / m / masks.keep) ** 2 * rest.square().mean() / len(rest) * masks.mean_square
+        variance += (float(out.sum()) / m / masks.keep) ** 2 * rest.square().mean() / len(rest) * masks.mean_square
     return _Fit(torch.stack(means), folds, weights, variance)

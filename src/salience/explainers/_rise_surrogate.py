@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from salience.perturb.masks import RandomMasks
@@ -37,7 +37,7 @@ ROWS = 256
 """Rows of kernel values made at once, so that they stay in the processor's cache."""
 
 Regressor = Callable[[Float[Tensor, "q m"]], Float[Tensor, " q"]]
-"""From kernel values between q masks and the m masks fitted to predicted scores."""
+"""From kernel values between q masks and all m draws to predicted scores."""
 
 
 @dataclass(frozen=True)
@@ -104,27 +104,33 @@ def _gaussians(bins: int) -> Float[Tensor, "windows bins"]:
     return torch.exp(-((torch.arange(bins) - centres[:, None]) ** 2) / (2 * WINDOW_SD**2))
 
 
-def inverse_without(inverse: Float[Tensor, "m m"], train: Int[Tensor, " t"], test: Int[Tensor, " l"]) -> Float[Tensor, "t t"]:
-    """The inverse of a matrix without some of its rows and columns, from the inverse of the whole."""
-    cross = inverse[test][:, train]
-    return inverse[train][:, train] - cross.T @ torch.linalg.solve(inverse[test][:, test], cross)
+def regression(scores: Float[Tensor, "m k"], target: int, probability: bool, area: Float[Tensor, " m"], inverse: Float[Tensor, "m m"], out: Bool[Tensor, " m"]) -> Regressor:
+    """Fit the surrogate to some draws, without looking at the others.
 
-
-def regression(scores: Float[Tensor, "m k"], target: int, probability: bool, area: Float[Tensor, " m"], inverse: Float[Tensor, "m m"]) -> Regressor:
-    """Fit the surrogate.
+    Both sets of leave-out coefficients come from the one inverse A of the kernel matrix of all draws: without
+    the draws o they are A z - A_o (A_oo)^-1 A_o' z for values z that are zero at o, and those that leave out a
+    single draw more predict z - coefficient / diagonal there.
 
     Args:
         scores: Of the masked images.
         target: The column that is predicted.
         probability: Whether scores are probabilities.
         area: Weight of each draw in the calibration.
-        inverse: Of the kernel matrix with noise.
+        inverse: Of the kernel matrix with noise, of all draws.
+        out: The draws that are left out.
     """
-    values, link = _linked(scores, target, probability)
-    mean, f = values.mean(0), scores[:, target]
-    coefficients = inverse @ (values - mean)
-    left_out = link(values - coefficients / inverse.diagonal()[:, None])
-    area = area / area.sum()
+    kept, area = scores[~out], area[~out] / area[~out].sum()
+    f = kept[:, target]
+    values, link = _linked(kept, target, probability)
+    mean = values.mean(0)
+    padded = torch.zeros(len(scores), values.shape[1]).to(values)
+    padded[~out] = values - mean
+    cross = inverse[:, out]
+    gain = torch.linalg.solve(cross[out], cross.T)
+    coefficients = inverse @ padded - gain.T @ (cross.T @ padded)
+    coefficients[out] = 0
+    diagonal = inverse.diagonal() - (cross * gain.T).sum(1)
+    left_out = link(values - (coefficients / diagonal[:, None])[~out])
     centre, level = (area * left_out).sum(), (area * f).sum()
     spread, common = (area * (left_out - centre) ** 2).sum(), (area * (left_out - centre) * (f - level)).sum()
     slope = (common / spread.clamp_min(torch.finfo(spread.dtype).tiny)).clamp(0, 1.5)

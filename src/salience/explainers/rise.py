@@ -57,11 +57,11 @@ class Rise(MonteCarlo):
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
-        return Attribution(self._collected(model, images, targets, streams)[1].estimate.maps)
+        return Attribution(self.collected(model, images, targets, streams)[1].estimate.maps)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """The map of the target with its error, and the way to that of any other class."""
-        collected, done = self._collected(model, images, targets, streams, tolerance)
+        collected, done = self.collected(model, images, targets, streams, tolerance)
         other = None
 
         if scores_all_classes(model):
@@ -72,7 +72,8 @@ class Rise(MonteCarlo):
 
         return Done(done.estimate.maps, done.estimate, done.samples, done.converged, done.notes, other)
 
-    def _collected(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> tuple["Collected", Run]:
+    def collected(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> tuple["Collected", Run]:
+        """The scores of all masked images, from which maps are estimated, and the run that made them."""
         masks = RandomMasks((images.shape[-2], images.shape[-1]), self.grid, self.keep, images.device)
         collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams)
         draw = self._sampler(model, images, targets, streams, masks)

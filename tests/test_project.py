@@ -1,0 +1,101 @@
+"""Promises about the project itself: floors, imports, the README, the docs."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+import salience as sal
+from salience.core import registry
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {"core": 0, "perturb": 1, "explainers": 2, "interop": 3, "zoo": 3, "show": 4, "cli": 5}
+SOURCES = sorted((ROOT / "src" / "salience").rglob("*.py"))
+
+
+def floor(module: str) -> int:
+    """The floor of ``salience.part...``; the bare package (its version) is below all."""
+    parts = module.split(".")
+    return FLOORS[parts[1]] if len(parts) > 1 else -1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_import_only_from_lower_floors(path):
+    relative = path.relative_to(ROOT / "src").with_suffix("")
+    if relative.parts[1] == "__init__":
+        return
+    own = FLOORS[relative.parts[1]]
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.startswith("salience"):
+                assert floor(name) <= own, f"{relative} imports {name}"
+
+
+def test_heavy_libraries_are_imported_when_used():
+    code = (
+        "import sys, torch, salience as sal\n"
+        "model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))\n"
+        "sal.explain('smoothgrad:samples=2', model, torch.rand(1, 3, 8, 8))\n"
+        "print([name for name in ('captum', 'quantus', 'zennit', 'pytorch_grad_cam', 'sklearn', 'skimage', 'matplotlib', 'pandas', 'timm', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_is_quick_because_torch_is_not_imported():
+    code = "import sys, salience; salience.__version__; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def tables():
+    spec = spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_has_the_current_table_of_methods():
+    text = (ROOT / "README.md").read_text()
+    assert tables().replaced(text) == text, "run make readme"
+
+
+def test_readme_counts_the_methods():
+    methods = [entry for name, entry in registry.entries("explainer").items() if not name.endswith("*")]
+    controls = [entry for entry in methods if entry.facts.get("control")]
+    assert f"{len(methods) - len(controls)} methods" in (ROOT / "README.md").read_text()
+
+
+def test_every_method_has_its_test_and_its_options_documented():
+    page = tables().methods_in_full()
+    for name, entry in registry.entries("explainer").items():
+        assert f"## {name.replace('*', 'NAME')}" in page
+        assert "| option | default | what it is |" in page or not entry.cls.__dataclass_fields__
+
+
+def test_the_example_of_a_new_method_works():
+    text = (ROOT / "docs" / "new-method.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    space: dict = {"__name__": "example"}
+    sys.modules["example"] = type(sys)("example")
+    try:
+        exec(compile(code, "new-method.md", "exec"), space)
+        model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+        images = torch.rand(1, 3, 8, 8)
+        e = sal.explain("signed_square:power=2", model, images, targets=0)
+        gradient = sal.explain("gradient", model, images, targets=0).maps
+        assert torch.allclose(e.maps, gradient * gradient.abs() ** 2)
+        assert e.method == "signed_square:power=2.0"
+    finally:
+        registry._entries["explainer"].pop("signed_square", None)
+        del sys.modules["example"]
+
+
+def test_no_download_address_in_constraints():
+    assert not re.search(r"https?:|file:|\s@\s", (ROOT / "constraints.txt").read_text())
