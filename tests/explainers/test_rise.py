@@ -313,9 +313,9 @@ class TestSurrogate:
         features = kernel.features(grids, places)
         among, out = kernel.against(features)(features), torch.arange(30) % 8 == 2
         noisy = among + 0.1 * torch.eye(30)
-        found = regression(scores, 1, True, area, torch.linalg.inv(noisy), out)(among)
+        found = regression(scores, 0, True, area, torch.linalg.inv(noisy), out)(among)
 
-        values = scores[:, [1, 0, 2]].clamp_min(1e-9).log().clamp_min(-9)
+        values = scores.clamp_min(1e-9).log().clamp_min(-9)
         values = torch.cat([values, torch.full((30, 1), -9.0)], 1)  # three classes, and nothing for the rest
         mean = values[~out].mean(0)
 
@@ -324,7 +324,7 @@ class TestSurrogate:
 
         kept = (~out).nonzero()[:, 0]
         left_out = torch.cat([predicted(kept[kept != i], i[None]) for i in kept])
-        calibration = np.polyfit(left_out.numpy(), scores[kept, 1].numpy(), 1, w=area[kept].sqrt().numpy())
+        calibration = np.polyfit(left_out.numpy(), scores[kept, 0].numpy(), 1, w=area[kept].sqrt().numpy())
         assert 0.1 < calibration[0] < 1.5
         assert torch.allclose(found, calibration[1] + calibration[0] * predicted(kept, torch.arange(30)), atol=1e-4)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from salience.core.classifier import Classifier, pair
 from salience.core.errors import InputError, unknown
+from salience.core.quick import quick_gradients
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
@@ -132,7 +133,7 @@ class Model(Classifier, nn.Module):
         chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
         for part in self.chunks(images, passes=GRADIENT_PASSES):
-            with torch.enable_grad():
+            with torch.enable_grad(), quick_gradients():
                 inputs = images[part].detach().requires_grad_(True)
                 values = self.checked(self(inputs), inputs)
                 total = chosen.of(values, targets[part]).sum()
