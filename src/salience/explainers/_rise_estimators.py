@@ -4,7 +4,7 @@ All look for S(x) = E[f M(x)] / p: f the score of the image under a random mask 
 what a draw contributes; the map is the mean of the contributions, and their spread gives its error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -27,10 +27,10 @@ GROUP = 1000
 """Draws that one surrogate is fitted to; more draws are divided into groups, so the cost stays in proportion."""
 
 FEWEST = 200
-"""Masks at least that a surrogate is averaged over."""
+"""Masks at least that a surrogate is averaged over; else twice the draws, at most `GROUP`."""
 
-CHUNK = 32
-"""Masks made at once when contributions are added up."""
+PIXELS = 2**20
+"""Pixels of masks made at once when contributions are added up."""
 
 ONE = torch.zeros(1, dtype=torch.int64)
 
@@ -67,6 +67,12 @@ class Sample:
     def part(self, draws: slice) -> "Sample":
         """Some of the draws."""
         return replace(self, grids=self.grids[draws], places=self.places[draws], scores=self.scores[draws])
+
+    def chunks(self) -> Iterator[tuple[Int[Tensor, " q"], Float[Tensor, "q h w"]]]:
+        """The numbers of a few draws at a time, and their masks."""
+        height, width = self.masks.size
+        for draws in torch.arange(len(self.f), device=self.f.device).split(max(1, PIXELS // (height * width))):
+            yield draws, self.masks.make(self.grids[draws], self.places[draws])
 
     def sum(self, weights: Float[Tensor, " m"]) -> Float[Tensor, "h w"]:
         """Sum of weight x mask."""
@@ -119,7 +125,7 @@ def crossfit(sample: Sample) -> Contributions:
 
     has expectation S, whatever g is; and the closer g comes to f, the smaller its variance. Here g is the
     surrogate of `_rise_surrogate`, fitted to 19/20 of the draws and used for the rest, in turn. E[g M] is the
-    average over as many masks again for each fold, which never go through the network: 20 cheap masks a draw.
+    average over other masks, 20 to 40 a draw, which never go through the network.
 
     Source: control functionals, Oates, Girolami & Chopin (2017); cross-fitting, Chernozhukov et al. (2018).
     """
@@ -147,8 +153,7 @@ def surrogate(sample: Sample) -> Contributions:
 def uncorrected(whole: Contributions, sample: Sample) -> Contributions:
     """The contributions of `crossfit` less the mean of the corrections (f - g) M / p."""
     correction = torch.zeros(sample.masks.size, device=sample.f.device)
-    for draws in torch.arange(len(sample.f)).to(correction.device).split(CHUNK):
-        masks = sample.masks.make(sample.grids[draws], sample.places[draws])
+    for draws, masks in sample.chunks():
         correction += (whole.of(masks, draws) - whole.of(torch.zeros_like(masks), draws)).sum(0) / len(sample.f)
     return Contributions(lambda masks, draws: whole.of(masks, draws) - correction, whole.variance)
 
@@ -170,10 +175,8 @@ def estimate(name: str, sample: Sample) -> Estimate:
 def averaged(contributions: Contributions, sample: Sample) -> Estimate:
     """The mean of the contributions and its error."""
     moments = Moments(1, len(sample.f))
-    for draws in torch.arange(len(sample.f)).split(CHUNK):
-        masks = sample.masks.make(sample.grids[draws], sample.places[draws])
-        values = contributions.of(masks, draws.to(masks.device))
-        moments.add(range(int(draws[0]), int(draws[-1]) + 1), ONE, values[:, None, None])
+    for draws, masks in sample.chunks():
+        moments.add(range(int(draws[0]), int(draws[-1]) + 1), ONE, contributions.of(masks, draws)[:, None, None])
     found = moments.estimate(ONE)
     return replace(found, stderr=(found.stderr.square() + contributions.variance).sqrt())
 
@@ -204,7 +207,7 @@ def _crossfit(sample: Sample, group: int) -> _Fit:
         predicted = predict(among)
         weights[out] = (f[out] - predicted[out]) / masks.keep
         linear = Linear.fit(masks, sample.grids[~out], sample.places[~out], predicted[~out])
-        grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(m, FEWEST))
+        grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(FEWEST, min(2 * m, GROUP)))
         rest = predict(against(kernel.features(grids, places))) - linear(grids, places)
         means.append((linear.mean_with_mask() + masks.weighted_sum(rest, grids, places) / len(rest)) / masks.keep)
         variance += (float(out.sum()) / m / masks.keep) ** 2 * rest.square().mean() / len(rest) * masks.mean_square
