@@ -134,11 +134,15 @@ def crossfit(sample: Sample) -> Contributions:
         return original(sample)
     count = -(-m // GROUP)
     edges = [m * group // count for group in range(count + 1)]
-    fits = [_crossfit(sample.part(slice(*edge)), group) for group, edge in enumerate(pairwise(edges))]
-    means = torch.cat([fit.means for fit in fits])
-    weights = torch.cat([fit.weights for fit in fits])
-    folds = torch.cat([fit.folds + FOLDS * group for group, fit in enumerate(fits)])
-    variance = torch.stack([(len(fit.weights) / m) ** 2 * fit.variance for fit in fits]).sum(0)
+    folds = torch.arange(m, device=sample.f.device) % FOLDS
+    share = 1 / torch.bincount(folds)
+    means, variance, weights = 0.0, 0.0, torch.empty_like(sample.f)
+    for group, edge in enumerate(pairwise(edges)):
+        draws = slice(*edge)
+        fit = _crossfit(sample.part(draws), folds[draws], group)
+        means += fit.means.mul_(_column(share * torch.bincount(folds[draws])))
+        variance += (len(fit.weights) / m) ** 2 * fit.variance
+        weights[draws] = fit.weights
     return Contributions(lambda masks, draws: torch.addcmul(means[folds[draws]], _column(weights[draws]), masks), variance)
 
 
@@ -177,21 +181,22 @@ def averaged(contributions: Contributions, sample: Sample) -> Estimate:
     moments = Moments(1, len(sample.f))
     for draws, masks in sample.chunks():
         moments.add(range(int(draws[0]), int(draws[-1]) + 1), ONE, contributions.of(masks, draws)[:, None, None])
+    variance = contributions.variance
+    del contributions  # at 1000 pixels a side its maps are 80 MB
     found = moments.estimate(ONE)
-    return replace(found, stderr=(found.stderr.square() + contributions.variance).sqrt())
+    return replace(found, stderr=(found.stderr.square() + variance).sqrt())
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Per fold E[g M] / p, per draw its fold and (f - g) / p, and the variance of the first."""
+    """Per fold E[g M] / p, per draw (f - g) / p, and the variance of the first."""
 
     means: Float[Tensor, "folds h w"]
-    folds: Int[Tensor, " m"]
     weights: Float[Tensor, " m"]
     variance: Float[Tensor, "h w"]
 
 
-def _crossfit(sample: Sample, group: int) -> _Fit:
+def _crossfit(sample: Sample, folds: Int[Tensor, " m"], group: int) -> _Fit:
     masks, f, m = sample.masks, sample.f, len(sample.f)
     kernel = Kernel.of(masks, sample.image)
     features = kernel.features(sample.grids, sample.places)
@@ -199,9 +204,8 @@ def _crossfit(sample: Sample, group: int) -> _Fit:
     among = against(features)
     inverse = torch.linalg.inv(among + NOISE * torch.eye(m).to(among))
     area = (features + masks.keep).square().mean((1, 2)) + 1e-6
-    folds = torch.arange(m, device=f.device) % FOLDS
-    means, weights, variance = [], torch.empty_like(f), torch.zeros_like(masks.mean_square)
-    for fold in range(min(FOLDS, m)):
+    means, weights, variance = f.new_empty(min(FOLDS, m), *masks.size), torch.empty_like(f), torch.zeros_like(masks.mean_square)
+    for fold in range(len(means)):
         out = folds == fold
         predict = regression(sample.scores, sample.target, sample.probability, area, inverse, out)
         predicted = predict(among)
@@ -209,6 +213,6 @@ def _crossfit(sample: Sample, group: int) -> _Fit:
         linear = Linear.fit(masks, sample.grids[~out], sample.places[~out], predicted[~out])
         grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(FEWEST, min(2 * m, GROUP)))
         rest = predict(against(kernel.features(grids, places))) - linear(grids, places)
-        means.append((linear.mean_with_mask() + masks.weighted_sum(rest, grids, places) / len(rest)) / masks.keep)
+        means[fold] = (linear.mean_with_mask() + masks.weighted_sum(rest, grids, places) / len(rest)) / masks.keep
         variance += (float(out.sum()) / m / masks.keep) ** 2 * rest.square().mean() / len(rest) * masks.mean_square
-    return _Fit(torch.stack(means), folds, weights, variance)
+    return _Fit(means, weights, variance)

@@ -75,7 +75,7 @@ class Rise(MonteCarlo):
     def collected(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> tuple["Collected", Run]:
         """The scores of all masked images, from which maps are estimated, and the run that made them."""
         masks = RandomMasks((images.shape[-2], images.shape[-1]), self.grid, self.keep, images.device)
-        collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams)
+        collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams, self.samples)
         draw = self._sampler(model, images, targets, streams, masks)
         return collected, run(draw, collected, n=len(images), samples=self.samples, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
 
@@ -117,26 +117,34 @@ class Collected:
         images: (n, c, h, w).
         targets: Class explained, (n,).
         streams: One an image.
+        samples: Draws at most.
     """
 
-    def __init__(self, estimator: str, masks: RandomMasks, score: str, images: Images, targets: Targets, streams: Sequence[Stream]) -> None:
+    def __init__(self, estimator: str, masks: RandomMasks, score: str, images: Images, targets: Targets, streams: Sequence[Stream], samples: int) -> None:
         self.estimator = estimator
         self.masks = masks
         self.score = score
         self.images = images
         self.targets = targets
         self.streams = streams
-        self.kept: list[list[Tensor]] = [[] for _ in images]
+        self.samples = samples
+        self.kept = torch.empty(0)
+        self.counts = [0] * len(images)
 
     def add(self, draws: range, active: Tensor, values: Tensor) -> None:
         """Take in (draws, images, cells + 2 + classes): grid, place, scores."""
+        if not self.kept.numel():  # one block: small pieces between the large ones of a forward pass would scatter the memory
+            self.kept = values.new_empty(len(self.counts), self.samples, values.shape[2])
         for place, image in enumerate(active.tolist()):
-            self.kept[image].append(values[:, place])
+            self.kept[image, draws.start : draws.stop] = values[:, place]
+            self.counts[image] = draws.stop
 
     def estimate(self, images: Tensor, targets: Targets | None = None) -> Estimate:
         """The maps of some images, of the targets or of other classes."""
         chosen = self.targets if targets is None else targets
         parts = [estimate(self.estimator, self.sample(image, int(chosen[image]))) for image in images.tolist()]
+        if len(parts) == 1:
+            return parts[0]
         maps, stderr, df = (torch.cat([getattr(part, name) for part in parts]) for name in ("maps", "stderr", "df"))
         blocks, counts = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("blocks", "counts"))
         return Estimate(maps, stderr, df, blocks, counts)
@@ -147,8 +155,7 @@ class Collected:
         Raises:
             InputError: If there is no such class.
         """
-        rows = torch.cat(self.kept[image])
-        self.kept[image] = [rows]
+        rows = self.kept[image, : self.counts[image]]
         grids, places = unpacked(rows, self.masks.grid)
         found = rows[:, self.masks.grid**2 + 2 :]
         of_targets(found[:1, None], torch.tensor([target]))
