@@ -136,7 +136,7 @@ def crossfit(sample: Sample) -> Contributions:
     edges = [m * group // count for group in range(count + 1)]
     folds = torch.arange(m, device=sample.f.device) % FOLDS
     share = 1 / torch.bincount(folds)
-    means, variance, weights = 0.0, 0.0, torch.empty_like(sample.f)
+    means, variance, weights = sample.f.new_zeros(len(share), *sample.masks.size), torch.zeros_like(sample.masks.mean_square), torch.empty_like(sample.f)
     for group, edge in enumerate(pairwise(edges)):
         draws = slice(*edge)
         fit = _crossfit(sample.part(draws), folds[draws], group)
