@@ -119,12 +119,16 @@ class Moments:
     def merged(self, images: Tensor, without: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Count (n,), mean and sum of squared deviations (n, c, h, w) of all blocks but one."""
         keep = [block for block in range(self.used) if block != without]
-        counts = self.counts[keep][:, images]
-        weights = (counts / counts.sum(0)).to(self.mean.device)[..., None, None, None]
-        means = self.mean[keep][:, images]
-        mean = (weights * means).sum(0)
-        spread = (counts.to(self.mean.device)[..., None, None, None] * (means - mean).square()).sum(0)
-        return counts.sum(0), mean, self.m2[keep][:, images].sum(0) + spread
+        total = self.counts[keep][:, images].sum(0)
+        mean = torch.zeros_like(self.mean[0, images])
+        m2 = torch.zeros_like(mean)
+        for block in keep:
+            share = (self.counts[block, images] / total).to(mean.device)[:, None, None, None]
+            mean.addcmul_(share, self.mean[block, images])
+        for block in keep:
+            count = self.counts[block, images].to(mean.device)[:, None, None, None]
+            m2 += self.m2[block, images] + count * (self.mean[block, images] - mean).square()
+        return total, mean, m2
 
     def estimate(self, images: Tensor) -> Estimate:
         """The mean over draws and its standard error, sd / sqrt(draws)."""
