@@ -6,19 +6,19 @@ import salience as sal
 from _photos import photographs
 from _timing import interleaved, report, spread
 
-CHUNKS = (1, 2, 4, 8, 16, 32)
+CHUNKS = (1, 2, 4, 6, 8, 12, 16, 32)
 
 
 def rates(model: sal.Model, *, backward: bool) -> dict[int, list[float]]:
     """Images a second for each chunk, forward passes or forward and backward."""
-    images, targets = photographs(1, model).repeat(32, 1, 1, 1), torch.zeros(32, dtype=torch.int64)
+    images, targets = photographs(1, model).repeat(48, 1, 1, 1), torch.zeros(48, dtype=torch.int64)
 
     def work(chunk: int) -> None:
         view = model.using(chunk=chunk)
         view.gradient(images, targets) if backward else view.outputs(images)
 
     times = interleaved({chunk: (lambda chunk=chunk: work(chunk)) for chunk in CHUNKS}, 3)
-    return {chunk: [32 / each for each in seconds] for chunk, seconds in times.items()}
+    return {chunk: [48 / each for each in seconds] for chunk, seconds in times.items()}
 
 
 def main() -> None:

@@ -78,3 +78,32 @@ def test_replacements_of_relu_still_see_the_network():
     smooth = sal.BetaSmoothing(beta=1.0)(model, images, targets=1).maps
     plain = sal.Gradient()(model, images, targets=1).maps
     assert (smooth - plain).norm() / plain.norm() > 0.05
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "size"), [(3, 1, 1, (8, 9)), (3, 2, 0, (9, 11)), (5, 2, 2, (10, 7)), (5, (2, 1), (0, 2), (11, 8)), (3, 3, 1, (9, 8)), (1, 1, 0, (4, 4))])
+def test_depthwise_gradient_in_bfloat16(kernel, stride, padding, size):
+    """Whole-number weights and gradients are exact in bfloat16, so the flipped kernel must give the very same numbers."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randint(-2, 3, (4, 1, kernel, kernel), generator=draw).float()
+    x = torch.randint(-2, 3, (2, 4, *size), generator=draw).float()
+    found = []
+    for context in (quick_gradients(), torch.enable_grad()):
+        inputs = x.clone().requires_grad_(True)
+        with context, torch.autocast("cpu", torch.bfloat16):
+            outputs = F.conv2d(inputs, weight, None, stride, padding, 1, 4)
+        upstream = torch.randint(-2, 3, outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
+        found.append((outputs, torch.autograd.grad(outputs, inputs, upstream)[0]))
+    assert "Depthwise" in type(found[0][0].grad_fn).__name__
+    assert all(torch.equal(quick, plain) for quick, plain in zip(*found, strict=True))
+
+
+def test_bfloat16_batch_norm_has_the_same_outputs_and_gradient():
+    model, images, targets = net(True), torch.rand(3, 3, 6, 7), torch.tensor([0, 1, 3])
+    model.precision = "bfloat16"
+    gradient, outputs = model.gradient_and_outputs(images, targets)
+    inputs = images.clone().requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model.module(inputs).float()
+    (expected,) = torch.autograd.grad(plain.gather(1, targets[:, None]).sum(), inputs)
+    assert torch.allclose(outputs, plain, atol=0.02)
+    assert (gradient - expected).norm() < 0.02 * expected.norm()

@@ -14,8 +14,9 @@ from salience.core.types import Images, Outputs, Progress, Targets
 
 T = TypeVar("T", bound="Classifier")
 
-PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
-"""Pixels in one forward pass. On a CPU small chunks stay in its caches (`bench/chunk_size.py` measures it)."""
+PIXELS_AT_ONCE = {"cpu": 6 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
+"""Pixels in one pass in float32; twice as many in bfloat16. On a CPU the activations of a small chunk stay under 32 MB,
+above which the C library fetches every block anew from the system (`bench/chunk_size.py` measures it)."""
 
 MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""
@@ -42,6 +43,7 @@ class Classifier:
         chunk: Images in one pass; None takes it from `PIXELS_AT_ONCE`.
         score: The score explained in this call, if one has been bound by `using`.
         progress: Called as ``progress(done, total)`` while a long method runs.
+        precision: ``float32`` or ``bfloat16``.
         fit: How photographs are brought to `size`: ``crop``, ``squash`` or ``pad``.
         crop_fraction: Share of the shorter side that ``crop`` keeps.
         weight_sigma: The weight noise at which relative accuracy drops by 5 %, if it is known.
@@ -56,6 +58,7 @@ class Classifier:
     chunk: int | None = None
     score: Score | None = None
     progress: Progress | None = None
+    precision: str = "float32"
     fit: str = "crop"
     crop_fraction: float = 0.875
     weight_sigma: float | None = None
@@ -80,21 +83,16 @@ class Classifier:
         """Channels of an input image: 3, or 1 for a model of grey images."""
         return len(self.mean_colour)
 
-    def chunks(self, images: Images, *, passes: float = 1.0) -> Iterator[slice]:
-        """Slices of a batch, each small enough for one pass.
-
-        Args:
-            images: The batch.
-            passes: Memory of a pass relative to a forward pass.
-        """
-        step = self.images_at_once(images.shape[-2:], passes)
+    def chunks(self, images: Images) -> Iterator[slice]:
+        """Slices of a batch, each small enough for one pass."""
+        step = self.images_at_once(images.shape[-2:])
         return (slice(start, start + step) for start in range(0, len(images), step))
 
-    def images_at_once(self, size: Sequence[int], passes: float = 1.0) -> int:
+    def images_at_once(self, size: Sequence[int]) -> int:
         """How many images of a size go through the network at once."""
         if self.chunk is not None:
             return self.chunk
-        budget = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cpu"]) / passes
+        budget = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cpu"]) * (2 if self.precision == "bfloat16" else 1)
         return int(min(max(budget // (size[0] * size[1]), 1), MOST_AT_ONCE))
 
     def outputs(self, images: Images) -> Outputs:

@@ -16,8 +16,6 @@ from salience.core.types import Images, Outputs, Targets
 
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-GRADIENT_PASSES = 1.0
-"""Chunk of a forward and backward pass relative to a forward pass (measured: no smaller one is faster)."""
 
 
 class Model(Classifier, nn.Module):
@@ -132,7 +130,7 @@ class Model(Classifier, nn.Module):
         """The gradient, as `gradient`, and the outputs (n, k) of the forward pass it needed."""
         chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
-        for part in self.chunks(images, passes=GRADIENT_PASSES):
+        for part in self.chunks(images):
             with torch.enable_grad(), quick_gradients():
                 inputs = images[part].detach().requires_grad_(True)
                 values = self.checked(self(inputs), inputs)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
-from salience.core.model import GRADIENT_PASSES, Model
+from salience.core.model import Model
 from salience.core.montecarlo import Attribution
 from salience.core.types import Images, Targets
 from salience.explainers._layers import captured, find_layer, positive, upsampled
@@ -41,7 +41,7 @@ def winning_maps(method: Explainer, name: str | None, model: Model, images: Imag
     model = model.using(precision="float32")  # shares of bfloat16 do not add up
     layer = find_layer(model, images, name, coarsest=COARSEST, below_top=True)
     maps, outputs = [], []
-    for part in model.chunks(images, passes=GRADIENT_PASSES):
+    for part in model.chunks(images):
         with torch.enable_grad(), captured(layer.module) as kept:
             network = RelevancePass(method.name, model.name, winning)
             inputs = network.enter_images(images[part].detach().requires_grad_(True))

@@ -27,7 +27,7 @@ GROUP = 1000
 """Draws that one surrogate is fitted to; more draws are divided into groups, so the cost stays in proportion."""
 
 FEWEST = 200
-"""Masks at least that a surrogate is averaged over; else twice the draws, at most `GROUP`."""
+"""Masks at least that a surrogate is averaged over; else as many as there are draws."""
 
 PIXELS = 2**20
 """Pixels of masks made at once when contributions are added up."""
@@ -125,7 +125,7 @@ def crossfit(sample: Sample) -> Contributions:
 
     has expectation S, whatever g is; and the closer g comes to f, the smaller its variance. Here g is the
     surrogate of `_rise_surrogate`, fitted to 19/20 of the draws and used for the rest, in turn. E[g M] is the
-    average over other masks, 20 to 40 a draw, which never go through the network.
+    average over other masks, 20 a draw, which never go through the network.
 
     Source: control functionals, Oates, Girolami & Chopin (2017); cross-fitting, Chernozhukov et al. (2018).
     """
@@ -211,7 +211,7 @@ def _crossfit(sample: Sample, folds: Int[Tensor, " m"], group: int) -> _Fit:
         predicted = predict(among)
         weights[out] = (f[out] - predicted[out]) / masks.keep
         linear = Linear.fit(masks, sample.grids[~out], sample.places[~out], predicted[~out])
-        grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(FEWEST, min(2 * m, GROUP)))
+        grids, places = masks.draw_many(sample.stream.at("surrogate", group, fold), max(FEWEST, m))
         rest = predict(against(kernel.features(grids, places))) - linear(grids, places)
         means[fold] = (linear.mean_with_mask() + masks.weighted_sum(rest, grids, places) / len(rest)) / masks.keep
         variance += (float(out.sum()) / m / masks.keep) ** 2 * rest.square().mean() / len(rest) * masks.mean_square

@@ -9,7 +9,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
-from salience.core.model import GRADIENT_PASSES, Model
+from salience.core.model import Model
 from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
@@ -39,7 +39,7 @@ class GradCAM(Explainer):
         """The weighted sum of the layer's channels."""
         model = white_box(model, self)
         layer = find_layer(model, images, self.layer)
-        maps, outputs = zip(*(self._part(model, layer, images[part], targets[part]) for part in model.chunks(images, passes=GRADIENT_PASSES)), strict=True)
+        maps, outputs = zip(*(self._part(model, layer, images[part], targets[part]) for part in model.chunks(images)), strict=True)
         return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))
 
     def _part(self, model: Model, layer: Layer, images: Images, targets: Targets) -> tuple[Tensor, Outputs]:

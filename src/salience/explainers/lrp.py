@@ -11,7 +11,6 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
-from salience.core.model import GRADIENT_PASSES
 from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
@@ -58,7 +57,7 @@ class LRP(Explainer):
         model = white_box(model, self).using(precision="float32")  # shares of bfloat16 do not add up
         biases = self.biases or ("spread" if self.rule == "gamma" else "keep")
         maps, outputs, totals = [], [], []
-        for part in model.chunks(images, passes=GRADIENT_PASSES):
+        for part in model.chunks(images):
             with torch.enable_grad():
                 inputs = images[part].detach().requires_grad_(True)
                 network = RelevancePass(self.name, model.name, partial(self._share, biases), biases=biases == "keep")
