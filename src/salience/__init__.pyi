@@ -6,6 +6,7 @@ from .core.classifier import Classifier
 from .core.errors import InputError
 from .core.explainer import Explainer, MonteCarlo, explain, list_methods
 from .core.explanation import Explanation
+from .core.metric import Judgement, Metric, list_metrics, measure
 from .core.model import BlackBox, Model
 from .core.montecarlo import Attribution, Draws
 from .core.options import option
@@ -39,6 +40,8 @@ from .explainers.smoothgrad_squared import SmoothGradSquared
 from .explainers.uniformgrad import UniformGrad
 from .explainers.vargrad import VarGrad
 from .interop import quantus_explain_func
+from .metrics.deletion import Deletion
+from .metrics.insertion import Insertion
 from .zoo.images import load_images
 from .zoo.models import list_models, load_model
 
@@ -47,13 +50,16 @@ __all__ = [
     "explain",
     "load_images",
     "load_model",
+    "measure",
     "list_methods",
+    "list_metrics",
     "list_models",
     # what goes in and comes out
     "BlackBox",
     "Classifier",
     "Explanation",
     "InputError",
+    "Judgement",
     "Model",
     # methods: gradients
     "Gradient",
@@ -86,15 +92,19 @@ __all__ = [
     "Centre",
     "Edges",
     "Random",
+    # metrics: faithfulness
+    "Deletion",
+    "Insertion",
     # other libraries
     "Captum",
     "PytorchGradCAM",
     "Zennit",
     "quantus_explain_func",
-    # to write a method
+    # to write a method or a metric
     "Attribution",
     "Draws",
     "Explainer",
+    "Metric",
     "MonteCarlo",
     "option",
     "register",

@@ -104,14 +104,14 @@ class Explainer(Options):
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be above 0, not {tolerance}.")
         shown = images
-        images = _checked_images(images, model)
+        images = checked_images(images, model)
         sources = streams(seed, len(images))
         chosen = model.named_score(score or model.available_score(self.score))
         view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
         with torch.inference_mode(False), model.frozen():
             images = images.clone()
             outputs = view.outputs(images)
-            indices = _target_indices(targets, outputs, model).to(images.device)
+            indices = target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(view.using(progress=progress), images, indices, sources, tolerance)
         facts: dict[str, list] = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist()}
         record = {
@@ -280,7 +280,12 @@ def list_methods() -> list[str]:
     return [name.replace("*", "NAME") for name in registry.entries("explainer")]
 
 
-def _checked_images(images: Any, model: Classifier) -> Images:
+def checked_images(images: Any, model: Classifier) -> Images:
+    """Images as every call takes them, on the model's device.
+
+    Raises:
+        InputError: If they are not float images in [0, 1] of the model's size and channels.
+    """
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: use sal.load_images(paths, model).")
@@ -295,7 +300,12 @@ def _checked_images(images: Any, model: Classifier) -> Images:
     return images.detach().as_subclass(Tensor).to(model.device, torch.float32)
 
 
-def _target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:
+def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:
+    """Targets in any form as class indices (n,); None takes the predicted classes.
+
+    Raises:
+        InputError: If there are too many or too few, or one is unknown.
+    """
     if targets is None:
         return outputs.argmax(1)
     if isinstance(targets, Tensor):

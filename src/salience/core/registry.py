@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PACKAGES = {"explainer": "salience.explainers"}
+PACKAGES = {"explainer": "salience.explainers", "metric": "salience.metrics"}
 """Where the files of each kind live."""
 
 

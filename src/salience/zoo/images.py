@@ -4,54 +4,20 @@ import io
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
-from salience.core.types import Maps
+from salience.core.geometry import Geometry
 
 FITS = ("crop", "squash", "pad")
 WHITE = (255, 255, 255)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the pixels of a model's input lie in the original picture.
-
-    Attributes:
-        original: (height, width) of the picture.
-        size: (height, width) of the model's input.
-        box: Top, left, bottom, right of the input's area in the picture's pixels; it may lie outside.
-    """
-
-    original: tuple[int, int]
-    size: tuple[int, int]
-    box: tuple[float, float, float, float]
-
-    def to_original(self, maps: Maps, size: tuple[int, int] | None = None) -> Float[Tensor, "n m rows columns"]:
-        """Maps (n, c, h, w) of the input, bilinearly resampled onto the original picture; 0 outside.
-
-        Args:
-            maps: Maps in the geometry of the model's input.
-            size: (height, width) to draw the whole picture at; by default its own.
-        """
-        height, width = size or self.original
-        top, left, bottom, right = self.box
-        rows = ((torch.arange(height) + 0.5) * self.original[0] / height - top) / (bottom - top) * 2 - 1
-        columns = ((torch.arange(width) + 0.5) * self.original[1] / width - left) / (right - left) * 2 - 1
-        grid = torch.stack(torch.broadcast_tensors(columns[None, :], rows[:, None]), -1).to(maps)
-        inside = (grid.abs() <= 1).all(-1)
-        sampled = F.grid_sample(maps, grid.expand(len(maps), *grid.shape), mode="bilinear", padding_mode="border", align_corners=False)
-        return sampled * inside
 
 
 class Photographs(Tensor):

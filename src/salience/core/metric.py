@@ -1,0 +1,279 @@
+"""What a metric is: a frozen set of options with one method, `judge`, that gives one number an image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from salience.core import registry, spec
+from salience.core.classifier import Classifier
+from salience.core.draws import Seed, Stream, streams
+from salience.core.errors import InputError
+from salience.core.explainer import Explainer, Target, checked_images, target_indices
+from salience.core.explanation import Explanation
+from salience.core.geometry import Geometry
+from salience.core.options import Options
+from salience.core.reduction import reduce
+from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
+
+Reduction = Literal["sum", "abs_sum", "abs_max", "l2"]
+
+REDUCTION = "how the map's channels become one: sum, abs_sum, abs_max or l2; none: one channel as it is, several by abs_sum"
+"""Help text of the option ``reduction``, which every metric of saliency has."""
+
+
+class UndefinedError(InputError):
+    """A metric has no value for an image; the message names the image and says why."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a number was computed from: y over x, one line an image.
+
+    Attributes:
+        x: (points,), the same for all images.
+        y: (n, points).
+    """
+
+    x: Float[Tensor, " points"]
+    y: Float[Tensor, "n points"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a metric says of n maps.
+
+    Attributes:
+        values: One number an image.
+        stderr: The Monte-Carlo error of each number, if the metric draws at random and knows it.
+        curves: The curves behind the numbers, by name.
+    """
+
+    values: PerImage
+    stderr: PerImage | None = None
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a metric judges: some images of a model, the maps that explain them, and what else is known.
+
+    Attributes:
+        model: The classifier in evaluation mode, the metric's score bound to it.
+        images: (n, c, h, w) in [0, 1].
+        targets: Class explained, (n,).
+        maps: Signed maps, (n, c, h, w) or (n, 1, h, w).
+        streams: Where the metric takes its randomness from, one an image.
+        draws: Where the maps took theirs from, if they were made with the same seed.
+        masks: Where the object is, one boolean mask an image, in the original picture's size or the input's.
+        geometry: How the input lies in the original picture, one an image.
+        explainer: Makes new maps, for metrics that change the image or the model.
+    """
+
+    model: Classifier
+    images: Images
+    targets: Targets
+    maps: Maps
+    streams: Sequence[Stream]
+    draws: Sequence[Stream]
+    masks: Sequence[Bool[Tensor, "rows columns"]] | None = None
+    geometry: Sequence[Geometry] | None = None
+    explainer: Explainer | None = None
+
+    def saliency(self, reduction: Reduction | None) -> Saliency:
+        """The maps with one channel: as they are if they have one, else reduced (by default ``abs_sum``)."""
+        if reduction is None and self.maps.shape[1] == 1:
+            return self.maps[:, 0]
+        return reduce(self.maps, reduction or "abs_sum")
+
+    def placed(self, image: int) -> Geometry:
+        """How an image's input lies in its original picture."""
+        size = (self.images.shape[-2], self.images.shape[-1])
+        return self.geometry[image] if self.geometry is not None else Geometry(size, size, (0.0, 0.0, float(size[0]), float(size[1])))
+
+    def input_masks(self) -> Bool[Tensor, "n h w"]:
+        """The masks at the model's input; what lies outside the crop is lost."""
+        size = tuple(self.images.shape[-2:])
+        masks = [mask if tuple(mask.shape) == size else self.placed(i).to_input(mask) for i, mask in enumerate(self.masks or ())]
+        return torch.stack(masks).to(self.images.device)
+
+    def explained(self, images: Images, targets: Targets, draws: Sequence[Stream], model: Classifier | None = None) -> Maps:
+        """New maps by the explainer, of other images or of another model, with the explainer's own score."""
+        explainer, model = self.explainer, model or self.model
+        if explainer is None:
+            raise InputError("This metric makes new maps: give the explainer, for example explainer='gradient'.")
+        view = model.using(score=model.named_score(model.available_score(explainer.score)), progress=None)
+        return explainer.attribute(view, images, targets, draws).maps.detach()
+
+
+class Metric(Options):
+    """Base of all metrics. A metric is a frozen dataclass with a docstring and `judge`."""
+
+    kind = "metric"
+    own_score: ClassVar[str] = "probability"
+
+    def judge(self, case: Case) -> Judgement:
+        """The numbers for some maps.
+
+        Args:
+            case: The model, the images and their maps.
+
+        Returns:
+            One number an image, never a mean over images.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_value(cls, value: object) -> "Metric":
+        """A metric from a specification, a metric, or its class.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if isinstance(value, Metric):
+            return value
+        if isinstance(value, str):
+            return spec.build("metric", value)
+        if isinstance(value, type) and issubclass(value, Metric):
+            return value()
+        raise InputError(f"A metric is a name such as 'deletion', or a metric such as sal.Deletion(steps=28), not {type(value).__name__}.")
+
+    def __call__(
+        self,
+        model: Any,
+        images: Any,
+        targets: Target,
+        maps: Any,
+        *,
+        masks: Sequence[Any] | Tensor | None = None,
+        explainer: object = None,
+        seed: Seed = 0,
+        score: str | Callable | None = None,
+        chunk: int | None = None,
+        progress: Progress | None = None,
+    ) -> Judgement:
+        """Judge maps, wherever they were made.
+
+        Args:
+            model: `Model` or `BlackBox`.
+            images: (n, c, h, w) in [0, 1]; as `load_images` returns them, they know their original pictures.
+            targets: Class index or name, one for all or one each; None takes those of the explanation, else the predicted.
+            maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w).
+            masks: For metrics of localisation: one mask an image, nonzero where the object is, in the size of
+                the original picture or of the model's input.
+            explainer: For metrics that change the image or the model: what makes new maps. With None, the
+                method of the explanation.
+            seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
+            score: What is measured of the model; None takes the metric's own.
+            chunk: Images in one pass.
+            progress: Called as ``progress(done, total)``.
+
+        Returns:
+            Numbers, their errors and their curves.
+
+        Raises:
+            InputError: If something given cannot be used.
+            UndefinedError: If the metric has no value for an image.
+        """
+        if not isinstance(model, Classifier):
+            raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
+        facts = registry.facts_of(type(self))
+        geometry = getattr(images, "geometry", None)
+        images = checked_images(images, model)
+        sources = streams(seed, len(images))
+        if isinstance(maps, Explanation):
+            targets = maps.targets if targets is None else targets
+            explainer = maps.method if explainer is None and facts.get("needs_explainer") else explainer
+            maps = maps.maps
+        if facts.get("needs_masks") and masks is None:
+            raise InputError(f"{self.name} compares maps with where the object is: give masks, one an image, nonzero on the object.")
+        if facts.get("needs_explainer") and explainer is None:
+            raise InputError(f"{self.name} makes new maps: give the explainer, for example explainer='gradient'.")
+        checked = _checked_maps(maps, images)
+        view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
+        with torch.inference_mode(False), model.frozen():
+            outputs = view.outputs(images if targets is None else images[:1]).expand(len(images), -1)
+            indices = target_indices(targets, outputs, model).to(images.device)
+            case = Case(
+                view,
+                images,
+                indices,
+                checked,
+                [source.at("metric", self.name) for source in sources],
+                sources,
+                None if masks is None else _checked_masks(masks, images, geometry),
+                geometry,
+                None if explainer is None else Explainer.from_value(explainer),
+            )
+            found = self.judge(case)
+        bad = (~torch.isfinite(found.values)).nonzero()
+        if len(bad):
+            raise UndefinedError(f"{self.name} is not defined for image {int(bad[0]) + 1}: it came out as {found.values[bad[0, 0]].item()}.")
+        return found
+
+
+def measure(
+    metric: object,
+    model: Any,
+    images: Any,
+    targets: Target = None,
+    maps: Any = None,
+    masks: Sequence[Any] | Tensor | None = None,
+    explainer: object = None,
+    seed: Seed = 0,
+    details: bool = False,
+    score: str | Callable | None = None,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor | Judgement:
+    """Judge maps by a metric given as a specification or an object.
+
+    The arguments are those of `Metric.__call__`; `metric` is for example ``"deletion:steps=28"``. Without
+    `maps` the `explainer` makes them, with the same seed.
+
+    Returns:
+        One number an image, (n,); with `details` a `Judgement`, which has errors and curves too.
+
+    Raises:
+        InputError: If neither maps nor an explainer is given.
+    """
+    chosen = Metric.from_value(metric)
+    if maps is None:
+        if explainer is None:
+            raise InputError("There is nothing to judge: give maps, or the explainer that makes them.")
+        maps = Explainer.from_value(explainer)(model, images, targets, seed=seed, chunk=chunk)
+    found = chosen(model, images, targets, maps, masks=masks, explainer=explainer, seed=seed, score=score, chunk=chunk, progress=progress)
+    return found if details else found.values
+
+
+def list_metrics() -> list[str]:
+    """The names of all metrics."""
+    return list(registry.entries("metric"))
+
+
+def _checked_maps(maps: Any, images: Images) -> Maps:
+    maps = torch.as_tensor(maps).detach().to(images.device, torch.float32)
+    maps = maps[:, None] if maps.ndim == 3 else maps
+    if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:] or maps.shape[1] not in (1, images.shape[1]):
+        raise InputError(f"maps of shape {tuple(maps.shape)} do not fit images of shape {tuple(images.shape)}: give one map per image, (n, c, h, w), (n, 1, h, w) or (n, h, w).")
+    bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
+    if len(bad):
+        raise UndefinedError(f"The map of image {int(bad[0]) + 1} holds NaN or infinity, so no metric is defined for it.")
+    return maps
+
+
+def _checked_masks(masks: Sequence[Any] | Tensor, images: Images, geometry: Sequence[Geometry] | None) -> list[Tensor]:
+    if len(masks) != len(images):
+        raise InputError(f"{len(masks)} masks were given for {len(images)} images: give one per image.")
+    found = []
+    for number, each in enumerate(masks):
+        mask = torch.as_tensor(each) != 0
+        sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
+        if tuple(mask.shape) not in sizes:
+            wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise InputError(f"The mask of image {number + 1} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
+        found.append(mask)
+    return found

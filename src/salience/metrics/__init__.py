@@ -1,0 +1,1 @@
+"""Metrics: one file each, found by the registry. Private helpers begin with an underscore."""
