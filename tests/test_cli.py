@@ -372,7 +372,7 @@ class TestOtherCommands:
         assert "efficientnet-lite0  (the default)\n" in run("list", "models")[1]
 
     def test_demo(self, run, monkeypatch):
-        monkeypatch.setattr(cli, "DEMO_METHODS", ("gradient", "smoothgrad:samples=2", "vargrad:samples=2"))
+        monkeypatch.setattr("salience.cli.demo.DEMO_METHODS", ("gradient", "smoothgrad:samples=2", "vargrad:samples=2"))
         code, out, err = run("demo", "--out", "shown")
         assert (code, err) == (0, "")
         for name in ("chelsea.png", "coffee.png", "rocket.jpg", "tiger cat", "espresso", "missile"):

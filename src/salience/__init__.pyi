@@ -6,11 +6,13 @@ from .core.classifier import Classifier
 from .core.errors import InputError
 from .core.explainer import Explainer, MonteCarlo, explain, list_methods
 from .core.explanation import Explanation
-from .core.metric import Judgement, Metric, list_metrics, measure
+from .core.metric import Judgement, Metric, UndefinedError, list_metrics, measure
 from .core.model import BlackBox, Model
 from .core.montecarlo import Attribution, Draws
 from .core.options import option
+from .core.perturbation import Perturbation, list_perturbations
 from .core.registry import register
+from .core.similarity import Similarity, list_similarities, similarity
 from .explainers.attention_rollout import AttentionRollout
 from .explainers.beta_smoothing import BetaSmoothing
 from .explainers.cam import CAM
@@ -41,7 +43,46 @@ from .explainers.uniformgrad import UniformGrad
 from .explainers.vargrad import VarGrad
 from .interop import quantus_explain_func
 from .metrics.deletion import Deletion
+from .metrics.entropy import Entropy
+from .metrics.faithfulness_correlation import FaithfulnessCorrelation
+from .metrics.gini import Gini
+from .metrics.grid_pointing_game import GridPointingGame
+from .metrics.infidelity import Infidelity
 from .metrics.insertion import Insertion
+from .metrics.localisation_auc import LocalisationAUC
+from .metrics.max_sensitivity import MaxSensitivity
+from .metrics.parameter_randomisation import ParameterRandomisation
+from .metrics.pointing_game import PointingGame
+from .metrics.random_logit import RandomLogit
+from .metrics.relevance_mass_accuracy import RelevanceMassAccuracy
+from .metrics.relevance_rank_accuracy import RelevanceRankAccuracy
+from .metrics.road import Road
+from .metrics.sensitivity_n import SensitivityN
+from .metrics.top_k_in_mask import TopKInMask
+from .perturbations.brightness import Brightness
+from .perturbations.gaussian_blur import GaussianBlur
+from .perturbations.gaussian_noise import GaussianNoise
+from .perturbations.horizontal_flip import HorizontalFlip
+from .perturbations.jpeg import Jpeg
+from .perturbations.rotation import Rotation
+from .perturbations.translation import Translation
+from .perturbations.uniform_noise import UniformNoise
+from .similarities.cosine import Cosine
+from .similarities.cosine_distance import CosineDistance
+from .similarities.lpips import LPIPS
+from .similarities.mse import MSE
+from .similarities.pearson import Pearson
+from .similarities.spearman import Spearman
+from .similarities.ssim import SSIM
+from .zoo.data.cifar10 import CIFAR10
+from .zoo.data.cmnist import CMNIST
+from .zoo.data.coco import Coco
+from .zoo.data.folder import Folder
+from .zoo.data.imagenet import ImageNet
+from .zoo.data.mnist import MNIST
+from .zoo.data.mosaic import Mosaic
+from .zoo.data.voc import Voc
+from .zoo.datasets import Dataset, Item, list_datasets, load_dataset
 from .zoo.images import load_images
 from .zoo.models import list_models, load_model
 
@@ -51,9 +92,14 @@ __all__ = [
     "load_images",
     "load_model",
     "measure",
+    "similarity",
+    "load_dataset",
+    "list_datasets",
     "list_methods",
     "list_metrics",
     "list_models",
+    "list_perturbations",
+    "list_similarities",
     # what goes in and comes out
     "BlackBox",
     "Classifier",
@@ -61,6 +107,7 @@ __all__ = [
     "InputError",
     "Judgement",
     "Model",
+    "UndefinedError",
     # methods: gradients
     "Gradient",
     "InputXGradient",
@@ -94,18 +141,67 @@ __all__ = [
     "Random",
     # metrics: faithfulness
     "Deletion",
+    "FaithfulnessCorrelation",
+    "Infidelity",
     "Insertion",
+    "Road",
+    "SensitivityN",
+    # metrics: localisation
+    "GridPointingGame",
+    "LocalisationAUC",
+    "PointingGame",
+    "RelevanceMassAccuracy",
+    "RelevanceRankAccuracy",
+    "TopKInMask",
+    # metrics: robustness
+    "MaxSensitivity",
+    # metrics: randomisation
+    "ParameterRandomisation",
+    "RandomLogit",
+    # metrics: complexity
+    "Entropy",
+    "Gini",
+    # similarities of two maps, or of two images
+    "Cosine",
+    "CosineDistance",
+    "LPIPS",
+    "MSE",
+    "Pearson",
+    "Spearman",
+    "SSIM",
+    # perturbations of images
+    "Brightness",
+    "GaussianBlur",
+    "GaussianNoise",
+    "HorizontalFlip",
+    "Jpeg",
+    "Rotation",
+    "Translation",
+    "UniformNoise",
+    # data sets
+    "Dataset",
+    "Item",
+    "CIFAR10",
+    "CMNIST",
+    "Coco",
+    "Folder",
+    "ImageNet",
+    "MNIST",
+    "Mosaic",
+    "Voc",
     # other libraries
     "Captum",
     "PytorchGradCAM",
     "Zennit",
     "quantus_explain_func",
-    # to write a method or a metric
+    # to write a method, a metric, a similarity or a perturbation
     "Attribution",
     "Draws",
     "Explainer",
     "Metric",
     "MonteCarlo",
+    "Perturbation",
+    "Similarity",
     "option",
     "register",
 ]

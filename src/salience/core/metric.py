@@ -79,7 +79,7 @@ class Case:
     maps: Maps
     streams: Sequence[Stream]
     draws: Sequence[Stream]
-    masks: Sequence[Bool[Tensor, "rows columns"]] | None = None
+    masks: Sequence[Bool[Tensor, "_ _"]] | None = None
     geometry: Sequence[Geometry] | None = None
     explainer: Explainer | None = None
 
@@ -96,8 +96,7 @@ class Case:
 
     def input_masks(self) -> Bool[Tensor, "n h w"]:
         """The masks at the model's input; what lies outside the crop is lost."""
-        size = tuple(self.images.shape[-2:])
-        masks = [mask if tuple(mask.shape) == size else self.placed(i).to_input(mask) for i, mask in enumerate(self.masks or ())]
+        masks = [self.placed(i).to_input(mask) if tuple(mask.shape) == self.placed(i).original else mask for i, mask in enumerate(self.masks or ())]
         return torch.stack(masks).to(self.images.device)
 
     def explained(self, images: Images, targets: Targets, draws: Sequence[Stream], model: Classifier | None = None) -> Maps:

@@ -115,7 +115,7 @@ def convert(value: Any, hint: Any, what: str) -> Any:
             return value
         raise unknown(f"value for {what}:", str(value), map(str, choices))
     if origin is tuple:
-        parts = value.split("+") if isinstance(value, str) else value
+        parts = value.split("+") if isinstance(value, str) else value if isinstance(value, tuple | list) else (value,)
         return tuple(convert(part, typing.get_args(hint)[0], what) for part in parts)
     if hint is bool:
         spelled = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PACKAGES = {"explainer": "salience.explainers", "metric": "salience.metrics"}
+PACKAGES = {"explainer": "salience.explainers", "metric": "salience.metrics", "similarity": "salience.similarities", "dataset": "salience.zoo.data", "perturbation": "salience.perturbations"}
 """Where the files of each kind live."""
 
 

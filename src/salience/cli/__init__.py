@@ -1,0 +1,92 @@
+"""The command line: ``salience explain``, ``measure``, ``study``, ``list`` and ``demo``, one file each.
+
+Nothing heavy is imported before a command needs it, so that ``--help`` and mistakes answer at once.
+"""
+
+import errno
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from salience import __version__
+from salience.cli import demo, explain, listing, measure, study
+from salience.cli._shared import Debug, say
+from salience.core.errors import InputError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C; newer versions of typer return it, older ones raise."""
+
+app = typer.Typer(name="salience", rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+app.command(epilog=explain.EXAMPLES, no_args_is_help=False)(explain.explain)
+app.command(epilog=measure.EXAMPLES, no_args_is_help=False)(measure.measure)
+app.add_typer(study.app, name="study")
+app.add_typer(listing.app, name="list")
+app.command()(demo.demo)
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"salience {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback(epilog="salience COMMAND --help shows a command's options and examples.")
+def salience(version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False, debug: Debug = False) -> None:
+    """Explain what an image classifier saw, with an error bar on the map, and measure whether the explanation can be trusted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; mistakes become one line on standard error.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 for a bug or a full memory, 2 for bad input, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    command = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module=r"salience\.")
+        warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}")
+        try:
+            code = command.main(args=arguments, prog_name="salience", standalone_mode=False)
+            sys.stdout.flush()
+        except BaseException as error:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            return _failed(error)
+    return _failed(KeyboardInterrupt()) if code == INTERRUPTED else 0
+
+
+def _failed(error: BaseException) -> int:
+    """Say what went wrong in one line; the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        say("Interrupted: every file that was written is whole.")
+        return INTERRUPTED
+    if isinstance(error, InputError):
+        say(f"Error: {error}")
+        return 2
+    if hasattr(error, "format_message"):  # a usage error; its class differs between versions of typer
+        say(f"Error: {error.format_message().rstrip('.')}; see salience --help.")
+        return 2
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has left
+        return 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        say("Error: There is no space left to write to: free some.")
+        return 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or re.search(r"allocate memory|not enough memory", str(error)):
+        say("Error: The memory is full: close other programs, explain smaller pictures, or take a smaller model.")
+        return 1
+    say(f"Error: {type(error).__name__}: {error}. This is a bug in salience or in the model's own code: --debug shows where.")
+    return 1

@@ -1,0 +1,8 @@
+"""``python -m salience.cli``."""
+
+import sys
+
+from salience.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

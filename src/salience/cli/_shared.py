@@ -1,0 +1,66 @@
+"""What the commands share: options, tables, the progress bar."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from salience.show.batch import Report
+
+DEFAULT_MODEL = "efficientnet-lite0"
+NUMBERS = ("prob.", "samples", "rel. error", "seconds", "value", "stderr")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    print(" ".join(message.split()), file=sys.stderr, flush=True)  # noqa: T201  # the output itself
+
+
+def console() -> "Console":
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def new_table(*headings: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
+    return table
+
+
+@contextmanager
+def progress() -> "Iterator[Report]":
+    """A bar on standard error, if that is a terminal; what is reported to it is shown until the block ends."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
+        task = progress.add_task("", total=None)
+        shown = ""
+
+        def report(what: str, done: int, total: int | None) -> None:
+            nonlocal shown
+            if what != shown:
+                progress.reset(task, description=Text(what).plain.replace("[", "\\["), total=total)
+                shown = what
+            progress.update(task, completed=done, total=total)
+
+        yield report

@@ -1,0 +1,99 @@
+"""``salience explain``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.core.errors import unknown
+
+if TYPE_CHECKING:
+    from salience.show.batch import Row
+
+DEFAULT_METHOD = "rise"
+"""Works for any model, and its map has an error bar."""
+
+PRECISIONS = ("float32", "bfloat16")
+COLUMNS = ("image", "class", "prob.", "method", "samples", "rel. error", "seconds")
+
+EXAMPLES = """[bold]Examples[/bold]
+
+salience explain cat.jpg
+
+salience explain *.jpg --method smoothgrad --method rise:samples=1000 --target top3
+
+salience explain cat.jpg --method 'smoothgrad:noise_level=0.2,base=(integrated_gradients:steps=16)'
+
+salience explain cat.jpg --target "Egyptian cat" --tolerance 0.1 --json | jq .relative_error
+
+salience explain cat.jpg --model python:my_package.models:make --out maps
+"""
+
+
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
+    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is explained")] = DEFAULT_MODEL,
+    target: Annotated[
+        list[str] | None, typer.Option(help="auto (the predicted class), top3, a class index or a class name; may be repeated.", show_default="auto", metavar="T", rich_help_panel="What is explained")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="logit, probability, log_probability or sigmoid.", show_default="the method's own", metavar="S", rich_help_panel="What is explained")] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="What is explained")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:key=value,...; may be repeated; see salience list methods.", show_default=DEFAULT_METHOD, metavar="M", rich_help_panel="How")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Draws, for every method that has this option.", show_default="the method's own", metavar="N", rich_help_panel="How")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Stop an image once the relative error of its map is at most this.", show_default="never", metavar="T", rich_help_panel="How")] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws: the same seed gives the same map.", metavar="N", rich_help_panel="How")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="Speed")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for speed.", metavar="P", rich_help_panel="Speed")] = "float32",
+    out: Annotated[Path, typer.Option(help="Folder for the overlays (.png) and the maps (.npz).", metavar="DIR", rich_help_panel="Output")] = Path("out"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Explain photographs: for each image and method an overlay and a map with its error.
+
+    Writes IMAGE.METHOD.png and .npz; where an option is not the default, six digits that stand for the options follow the method.
+    """
+    from salience.show.batch import Request, explain_files
+
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    request = Request(images, out, method or [DEFAULT_METHOD], model, target or ["auto"], score, seed, samples, tolerance, fit, device, precision)
+    if model.startswith("python:"):
+        sys.path.append(str(Path.cwd()))
+    rows = []
+    with progress() as report:
+        for row, _ in explain_files(request, report):
+            rows.append(row)
+            if as_json:
+                print(row.json(), flush=True)  # noqa: T201  # the output itself
+    if not as_json:
+        print_results(rows)
+        console().print(f"{len(rows)} overlay(s) (.png) and map(s) with errors (.npz) are in {out}.", highlight=False, markup=False, soft_wrap=True)
+
+
+def cells(row: "Row") -> list[str]:
+    """What tables show of a result, in the order of `COLUMNS`."""
+    error = "-" if row.relative_error is None else f"{row.relative_error:.3f}"
+    return [Path(row.image).name, row.label, f"{row.probability:.3f}", row.method, str(row.samples or "-"), error, f"{row.seconds:.1f}"]
+
+
+def print_results(rows: "Sequence[Row]") -> None:
+    """The results as a table."""
+    from rich.text import Text
+
+    order = {key: place for place, key in enumerate(dict.fromkeys((row.image, row.target) for row in rows))}
+    images = {image: place for place, image in enumerate(dict.fromkeys(row.image for row in rows))}
+    table, last = new_table(*COLUMNS), None
+    for row in sorted(rows, key=lambda each: (images[each.image], order[each.image, each.target])):
+        same = (row.image, row.target) == last
+        table.add_row(*(Text("" if same and place < 3 else cell) for place, cell in enumerate(cells(row))))
+        last = (row.image, row.target)
+    console().print(table)

@@ -1,0 +1,113 @@
+"""``salience list``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table
+from salience.core.errors import unknown
+
+if TYPE_CHECKING:
+    from salience.core.registry import Entry
+
+app = typer.Typer(help="List the methods, the metrics, the models and so on.", rich_markup_mode="rich", no_args_is_help=False)
+
+Name = Annotated[str | None, typer.Argument(help="One of them, to see its options.", show_default=False)]
+Cells = dict[str, "Callable[[Entry], str]"]
+
+
+def _yes(fact: str) -> "Callable[[Entry], str]":
+    return lambda entry: "yes" if entry.facts.get(fact) else ""
+
+
+@app.command()
+def methods(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the methods, or the options of one."""
+    cells: Cells = {"map": lambda entry: "signed" if entry.facts.get("signed") else "unsigned", "random": _yes("stochastic"), "gradients": _yes("needs_gradient")}
+    _show("explainer", "method", name, as_json, cells, "random: its map has an error bar. gradients: needs more of a model than its scores.")
+
+
+@app.command()
+def metrics(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the metrics of a map, or the options of one."""
+    cells: Cells = {"kind": lambda entry: entry.facts["category"], "better": _better, "masks": _yes("needs_masks"), "method": _yes("needs_explainer")}
+    _show("metric", "metric", name, as_json, cells, "masks: compares with where the object is. method: makes new maps.")
+
+
+@app.command()
+def similarities(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the similarities of two maps, or the options of one."""
+    _show("similarity", "similarity", name, as_json, {"of": lambda entry: entry.facts["of"], "closer": _better}, "closer: whether close pairs have high or low values.")
+
+
+@app.command()
+def perturbations(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the perturbations of images, or the options of one."""
+    _show("perturbation", "perturbation", name, as_json, {}, "")
+
+
+@app.command()
+def datasets(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the kinds of data sets, or the options of one."""
+    _show("dataset", "data set", name, as_json, {}, "")
+
+
+@app.command()
+def models(as_json: Json = False, debug: Debug = False) -> None:
+    """List the models."""
+    from salience.zoo.models import list_models
+
+    for name in list_models():
+        print(json.dumps({"name": name, "default": name == DEFAULT_MODEL}) if as_json else f"{name}  (the default)" if name == DEFAULT_MODEL else name)  # noqa: T201  # the output itself
+
+
+def _better(entry: "Entry") -> str:
+    return {True: "high", False: "low", None: ""}[entry.facts["higher_is_better"]]
+
+
+def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, legend: str) -> None:
+    """All of a kind as a table or as JSON, or the options of one."""
+    from rich.text import Text
+
+    from salience.core.registry import entries
+
+    known = {key.replace("*", "NAME"): entry for key, entry in entries(kind).items()}
+    if name is not None and name not in known:
+        raise unknown(word, name, known)
+    chosen = known if name is None else {name: known[name]}
+    if as_json:
+        for key, each in chosen.items():
+            options = [{"name": field.name, "default": _default(field), "help": field.metadata.get("help", "")} for field in dataclasses.fields(each.cls)]
+            print(json.dumps({"name": key, "summary": each.summary, **each.facts, "options": options}, allow_nan=False))  # noqa: T201  # the output itself
+    elif name is not None:
+        _show_options(known[name])
+    else:
+        table = new_table(word, *cells, "what it is")
+        for key, each in chosen.items():
+            table.add_row(*map(Text, (key, *(cell(each) for cell in cells.values()), each.summary)))
+        console().print(table)
+        console().print(f"{legend}\nsalience list {_plural(kind)} NAME shows the options of one.".strip(), style="dim", highlight=False)
+
+
+def _plural(kind: str) -> str:
+    return {"explainer": "methods", "similarity": "similarities"}.get(kind, f"{kind}s")
+
+
+def _show_options(entry: "Entry") -> None:
+    from rich.text import Text
+
+    console().print(Text(entry.summary), highlight=False)
+    table = new_table("option", "default", "what it is")
+    for field in dataclasses.fields(entry.cls):
+        table.add_row(*map(Text, (field.name, _default(field), field.metadata.get("help", ""))))
+    console().print(table if table.row_count else "It has no options.")
+
+
+def _default(field: dataclasses.Field) -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return "" if value is dataclasses.MISSING else str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,156 @@
+"""``salience measure``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from salience.core.classifier import Classifier
+    from salience.core.metric import Metric
+    from salience.zoo.images import Photographs
+
+EXAMPLES = """[bold]Examples[/bold]
+
+salience measure cat.jpg --method rise --metric deletion --metric insertion
+
+salience measure cat.jpg --maps out/cat.rise.npz --metric deletion:steps=224
+
+salience measure *.jpg --method gradcam --metric pointing_game --masks masks --json
+"""
+
+
+def measure(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
+    metric: Annotated[list[str], typer.Option(help="NAME or NAME:key=value,...; may be repeated; see salience list metrics.", show_default=False, metavar="NAME", rich_help_panel="What is measured")],
+    maps: Annotated[
+        list[Path] | None, typer.Option(help="Maps to judge: an .npz with an array 'map', one file for all images or one each, in order.", metavar="FILE", rich_help_panel="What is measured")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Methods that make the maps; may be repeated.", show_default=False, metavar="M", rich_help_panel="What is measured")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder with IMAGE.png or IMAGE.mask.png for each image, nonzero where the object is.", metavar="DIR", rich_help_panel="What is measured")] = None,
+    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="How")] = DEFAULT_MODEL,
+    target: Annotated[str | None, typer.Option(help="A class index or name.", show_default="that of the maps, else the predicted class", metavar="T", rich_help_panel="How")] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws, the maps' too.", metavar="N", rich_help_panel="How")] = 0,
+    fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure maps: how faithful, well placed, robust or simple they are.
+
+    The maps are made by --method, or read from --maps, also if something else made them.
+    """
+    from rich.text import Text
+
+    from salience.core.metric import Metric
+    from salience.zoo.models import load_model
+
+    if (maps is None) == (method is None):
+        raise InputError("Say either --method, which makes the maps, or --maps, which reads them.")
+    if maps is not None and len(maps) not in (1, len(images)):
+        raise InputError(f"{len(maps)} files of maps were given for {len(images)} images: give one for all, or one for each.")
+    chosen = [Metric.from_value(each) for each in metric]
+    if model.startswith("python:"):
+        sys.path.append(str(Path.cwd()))
+    classifier = load_model(model, device=device)
+    table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
+    with progress() as report:
+        for place, path in enumerate(images):
+            for row in _rows(classifier, path, chosen, method or [], _maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
+                if as_json:
+                    print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
+                value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
+                error = "" if row["stderr"] is None else f"{row['stderr']:.2g}"
+                table.add_row(*map(Text, (path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}")))
+    if not as_json:
+        console().print(table)
+
+
+def _rows(
+    model: "Classifier", path: Path, metrics: "Sequence[Metric]", methods: Sequence[str], given: Any, mask: "np.ndarray | None", target: str | None, seed: int, fit: str | None, report: Any
+) -> Iterator[dict[str, Any]]:
+    """The rows of one image."""
+    from salience.core.explainer import Explainer
+    from salience.core.metric import UndefinedError
+    from salience.zoo.images import load_images
+
+    image = load_images([path], model, fit)
+    chosen: Sequence[str | None] = methods or [None]
+    for text in chosen:
+        explainer = None if text is None else Explainer.from_value(text)
+        report(f"{path.name}: {explainer or 'reading the map'}", 0, None)
+        e = given if explainer is None else explainer(model, image, target, seed=seed)
+        wanted = target if target is not None else _own_target(e, model, image)
+        name = str(explainer) if explainer is not None else getattr(e, "method", "")
+        for metric in metrics:
+            report(f"{path.name}: {metric}", 0, None)
+            start = time.perf_counter()
+            row: dict[str, Any] = {"value": None, "stderr": None, "status": "ok", "reason": ""}
+            try:
+                found = metric(model, image, wanted, e, masks=None if mask is None else [mask], explainer=explainer, seed=seed)
+                row |= {"value": float(found.values[0]), "stderr": None if found.stderr is None else float(found.stderr[0])}
+            except UndefinedError as error:
+                row |= {"status": "undefined", "reason": str(error)}
+            index = wanted if isinstance(wanted, int) else model.class_index(wanted, len(model.labels or ()) or 10**9)
+            keys = {"image": str(path), "method": name, "target": index, "label": model.label(index), "metric": str(metric)}
+            yield keys | row | {"seconds": round(time.perf_counter() - start, 3)}
+
+
+def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:
+    """The target of an explanation, or the predicted class of maps that do not say theirs."""
+    from torch import Tensor
+
+    if hasattr(e, "targets"):
+        return int(e.targets[0])
+    with model.frozen():
+        return int(model.outputs(image.as_subclass(Tensor).to(model.device)).argmax())
+
+
+def _maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
+    """The maps of one image: an `Explanation` if salience wrote the file, else an array (1, ...)."""
+    import numpy as np
+
+    from salience.core.explanation import Explanation
+
+    if files is None:
+        return None
+    path = files[place if len(files) > 1 else 0]
+    index = 0 if len(files) > 1 or count == 1 else place
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, array = file.files, file["map"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w).") from error
+    array = array[None] if array.ndim == 2 else array
+    if index >= len(array):
+        raise InputError(f"{path} holds {len(array)} map(s), too few for {count} images: give one file for each image.")
+    return Explanation.load(path)[index] if "record" in names else array[index : index + 1]
+
+
+def _mask(folder: Path | None, image: Path) -> "np.ndarray | None":
+    """The mask of an image: nonzero where the object is."""
+    import numpy as np
+    from PIL import Image
+
+    if folder is None:
+        return None
+    for name in (f"{image.stem}.mask.png", f"{image.stem}.png"):
+        if (folder / name).exists():
+            try:
+                with Image.open(folder / name) as opened:
+                    mask = np.asarray(opened)
+            except OSError as error:
+                raise InputError(f"The mask {folder / name} cannot be read: give a PNG, nonzero where the object is.") from error
+            return (mask if mask.ndim == 2 else mask[..., :3].max(2)) != 0
+    raise InputError(f"There is no mask {image.stem}.png or {image.stem}.mask.png in {folder}: add it, or leave --masks out.")

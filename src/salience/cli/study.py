@@ -1,0 +1,128 @@
+"""``salience study``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salience.cli._shared import Debug, Json, console, new_table, progress
+from salience.core.errors import InputError
+
+app = typer.Typer(help="Compare methods on many images: a study that can be interrupted, continued and shared out.", rich_markup_mode="rich", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="A study's folder.", metavar="DIR", show_default=False)]
+Limit = Annotated[int | None, typer.Option(help="Pictures at most; may grow when a study is resumed.", show_default="the study's own", metavar="N")]
+
+
+@app.command()
+def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True, debug: Debug = False) -> None:
+    """Say what a study would compute, and how long it would take."""
+    from salience.studies.run import estimate
+    from salience.studies.run import plan as planned
+    from salience.studies.study import read_study
+
+    study = read_study(file)
+    _find_modules()
+    with progress() as report:
+        found = planned(study, limit, report)
+        seconds = estimate(found, report) if timed else {}
+    images = len(found.images)
+    table = new_table("model", "method", "images", "metrics", *(("seconds an image", "minutes") if timed else ()))
+    for model in study.models:
+        for method in study.methods:
+            each = seconds.get((model, method), 0.0)
+            table.add_row(model, method, str(images), str(len(study.quality)), *((f"{each:.1f}", f"{each * images / 60:.1f}") if timed else ()))
+    console().print(table)
+    pairs = len(study.perturbations) * len(study.variants) * len(study.similarities)
+    console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
+    if timed:
+        console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image.", highlight=False)
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[Path, typer.Option(help="The folder for its rows.", metavar="DIR")] = Path("study"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; they share the cores.", metavar="N")] = 1,
+    shard: Annotated[str, typer.Option(help="I/N: every N-th part of the work from the I-th on, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
+    engine: Annotated[str, typer.Option(help="local, or ray (a cluster: RAY_ADDRESS names it).", metavar="E")] = "local",
+    limit: Limit = None,
+    debug: Debug = False,
+) -> None:
+    """Run a study. Whatever ends it, --resume computes what is missing and nothing else."""
+    from salience.studies.run import run as run_study
+    from salience.studies.study import read_study
+
+    given = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not given:
+        raise InputError(f"A shard is written I/N, for example 2/8, not {shard!r}.")
+    study = read_study(file)
+    _find_modules()
+    with progress() as report:
+        store = run_study(study, out, resume=resume, workers=workers, shard=(int(given[1]), int(given[2])), engine=engine, limit=limit, report=report)
+    counts = dict(store.query("SELECT status, count(*) FROM results GROUP BY status")[1])
+    odd = "".join(f", {counts[status]} {status}" for status in ("undefined", "failed") if status in counts)
+    console().print(f"{sum(counts.values())} rows{odd} are in {out}: see salience study show {out}.", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def show(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
+    """Show a study's means with their intervals; --json prints every row."""
+    from salience.studies.store import Store
+
+    store = Store(folder)
+    if as_json:
+        from salience.core.explanation import finite
+
+        for row in store.rows():
+            print(json.dumps(finite(row), allow_nan=False))  # noqa: T201  # the output itself
+        return
+    from salience.studies.summary import print_summary
+
+    print_summary(store, console())
+
+
+@app.command()
+def query(
+    folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False, debug: Debug = False
+) -> None:
+    """Ask a study's tables, results and curves, in SQL. Nothing can be changed."""
+    from rich.text import Text
+
+    from salience.core.explanation import finite
+    from salience.studies.store import Store
+
+    columns, rows = Store(folder).query(sql)
+    if as_json:
+        for row in rows:
+            print(json.dumps(finite(dict(zip(columns, row, strict=True))), allow_nan=False, default=str))  # noqa: T201  # the output itself
+        return
+    table = new_table(*columns)
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    console().print(table)
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="The folders of the shards.", metavar="DIR...", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder for the whole.", metavar="DIR")],
+    debug: Debug = False,
+) -> None:
+    """Join the shards of a study in a new folder."""
+    from salience.studies.run import merge as joined
+
+    store = joined(folders, out)
+    console().print(f"{len(store.complete())} units are in {out}.", highlight=False, markup=False)
+
+
+def _find_modules() -> None:
+    """Models by ``python:module:factory`` may lie in the folder where the command runs."""
+    sys.path.append(str(Path.cwd()))

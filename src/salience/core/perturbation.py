@@ -1,0 +1,77 @@
+"""What a perturbation of images is: a frozen set of options with `apply` and, if it moves pixels, `undo`."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from salience.core import registry, spec
+from salience.core.draws import Seed, Stream, streams
+from salience.core.errors import InputError
+from salience.core.options import Options
+from salience.core.types import Images, Maps
+
+
+class Perturbation(Options):
+    """Base of all perturbations. A perturbation is a frozen dataclass with a docstring and `apply`.
+
+    One registered with ``geometric=True`` moves pixels: it is linear, draws nothing and defines `undo`. It is
+    also applied to images outside [0, 1] (with noise added), so it does not clamp. All others clamp to [0, 1].
+    """
+
+    kind = "perturbation"
+
+    def apply(self, images: Images, streams: Sequence[Stream]) -> Images:
+        """The perturbed images.
+
+        Args:
+            images: (n, c, h, w) in [0, 1].
+            streams: Where each image takes its randomness from: one draw an image.
+
+        Returns:
+            (n, c, h, w) in [0, 1].
+        """
+        raise NotImplementedError
+
+    def undo(self, maps: Maps) -> Maps:
+        """Maps of the perturbed images in the geometry of the clean ones; 0 where there is none."""
+        return maps
+
+    def visible(self, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+        """Which pixels of an image of that size exist in the perturbed one too."""
+        return self.undo(torch.ones(1, 1, *size))[0, 0] > 0.999
+
+    @property
+    def geometric(self) -> bool:
+        """Whether it moves pixels."""
+        return bool(registry.facts_of(type(self)).get("geometric"))
+
+    def __call__(self, images: Images, seed: Seed = 0) -> Images:
+        """The perturbed images.
+
+        Args:
+            images: (n, c, h, w) in [0, 1].
+            seed: One int for all images (they share their draw), or one an image.
+        """
+        return self.apply(images, streams(seed, len(images)))
+
+    @classmethod
+    def from_value(cls, value: object) -> "Perturbation":
+        """A perturbation from a specification, a perturbation, or its class.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if isinstance(value, Perturbation):
+            return value
+        if isinstance(value, str):
+            return spec.build("perturbation", value)
+        if isinstance(value, type) and issubclass(value, Perturbation):
+            return value()
+        raise InputError(f"A perturbation is a name such as 'gaussian_blur', or a perturbation such as sal.GaussianNoise(sigma=0.1), not {type(value).__name__}.")
+
+
+def list_perturbations() -> list[str]:
+    """The names of all perturbations."""
+    return list(registry.entries("perturbation"))

@@ -1,0 +1,164 @@
+"""How the map of a perturbed image is set beside that of the clean one.
+
+A perturbation that moves pixels moves the map, and for random methods it also moves the image under the
+draws: masks or noise that stay in place then differ, seen from the picture, and the comparison measures
+them too. So the draws are carried along: instead of f at T(x), the network z -> f(T(z)) is explained at the
+clean x. A mask drawn for x then hides the same part of the picture as before, and the map comes out in the
+clean geometry.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from salience.core import registry
+from salience.core.classifier import Classifier
+from salience.core.draws import Stream
+from salience.core.errors import InputError
+from salience.core.explainer import Explainer, MonteCarlo
+from salience.core.montecarlo import Attribution
+from salience.core.perturbation import Perturbation
+from salience.core.reduction import reduce
+from salience.core.types import Images, Maps, Saliency, Targets
+
+Variant = Literal["common", "as_is", "fresh", "floor"]
+"""Which two maps are compared:
+
+- ``common``: the same draws for both, carried along by a geometric perturbation and the map moved back.
+- ``as_is``: the same draws, nothing carried along, nothing moved back.
+- ``fresh``: as ``common``, but the second map has draws of its own.
+- ``floor``: the clean image twice, with draws of its own the second time: the noise floor of the method.
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two maps of each image, ready to be compared.
+
+    Attributes:
+        clean: Saliency of the clean image, scaled from 0 to 1 over the visible pixels, 0 elsewhere; all 0 if constant.
+        perturbed: Saliency of the perturbed image, likewise.
+        raw: Both before they were scaled.
+        visible: The pixels that exist in both images: compare ``pair.clean[:, pair.visible]``.
+        prediction_changed: Whether the perturbed image is predicted as another class.
+    """
+
+    clean: Saliency
+    perturbed: Saliency
+    raw: tuple[Saliency, Saliency]
+    visible: Bool[Tensor, "h w"]
+    prediction_changed: Bool[Tensor, " n"]
+
+
+def compared(
+    explainer: Explainer, model: Classifier, images: Images, targets: Targets | None, streams: Sequence[Stream], perturbation: Perturbation, variant: Variant = "common", clean: Maps | None = None
+) -> Pair:
+    """The map of each clean image and that of the perturbed one, of the same target.
+
+    Cost: two maps an image, or one if the clean ones are given, and two forward passes.
+
+    Args:
+        explainer: Makes the maps.
+        model: `Model` or `BlackBox`; the score is the explainer's own.
+        images: (n, c, h, w) in [0, 1].
+        targets: Class explained, (n,); None takes that predicted for the clean image.
+        streams: Where each image takes its randomness from.
+        perturbation: What is done to the images.
+        variant: Which maps are compared.
+        clean: The maps of the clean images from the same streams, if they are at hand.
+
+    Returns:
+        Maps of one channel as they are, of several reduced by ``abs_sum``; then scaled per image.
+
+    Raises:
+        InputError: If the perturbation leaves no pixel in view.
+    """
+    view = model.using(score=model.named_score(model.available_score(explainer.score)), progress=None)
+    geometric = perturbation.geometric and variant in ("common", "fresh")
+    visible = (perturbation.visible((images.shape[-2], images.shape[-1])) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool)).to(images.device)
+    if not visible.any():
+        raise InputError(f"{perturbation} leaves no pixel of an image of {images.shape[-2]} x {images.shape[-1]} in view: choose a smaller change.")
+    with torch.inference_mode(False), view.frozen():
+        changed = images if variant == "floor" else perturbation.apply(images, streams)
+        before, after = (view.outputs(each).argmax(1) for each in (images, changed))
+        chosen = before if targets is None else targets
+        second = [stream.at("fresh") for stream in streams] if variant in ("fresh", "floor") else streams
+        if clean is None:
+            clean = explainer.attribute(view, images, chosen, streams).maps
+        if geometric:
+            perturbed = carried(explainer, view, perturbation).attribute(seen_through(view, perturbation), images, chosen, second).maps
+        else:
+            perturbed = explainer.attribute(view, changed, chosen, second).maps
+    raw = tuple(one_channel(maps.detach()) for maps in (clean, perturbed))
+    return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after)
+
+
+def seen_through(model: Classifier, perturbation: Perturbation) -> Classifier:
+    """A view of the same model that looks at the perturbed image: z -> f(T(z)). The model is not changed."""
+
+    def forward(images: Images) -> Tensor:
+        return model._forward(perturbation.apply(images, ()))
+
+    return model.using(_forward=forward, forward=forward)
+
+
+def carried(explainer: Explainer, model: Classifier, perturbation: Perturbation) -> Explainer:
+    """The explainer of `seen_through` that gives maps in the clean geometry, its draws carried along.
+
+    A method that draws for itself (rise, lime, gradient_shap, random) can explain any network, also z -> f(T(z)).
+    One that does not may look at layers, whose maps are in the geometry of T(z): it explains f at T(z) and its map is
+    moved back. Around it, methods that add noise to images or weights stay as they are. Methods of other
+    libraries are treated as deterministic: their draws are not carried along.
+
+    Args:
+        explainer: Any.
+        model: The model itself, with the score to explain bound to it.
+        perturbation: A geometric one.
+    """
+    base = getattr(explainer, "base", None)
+    if isinstance(base, Explainer):
+        return dataclasses.replace(explainer, base=carried(base, model, perturbation))  # type: ignore[call-arg]  # it has a base
+    return explainer if _draws_for_itself(explainer) else Undone(explainer, model, perturbation)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Undone(Explainer):
+    """The map of the perturbed image, moved back.
+
+    Attributes:
+        inner: Explains the perturbed image.
+        plain: The model itself.
+        perturbation: A geometric one.
+    """
+
+    inner: Explainer
+    plain: Classifier
+    perturbation: Perturbation
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """Explain T(z) by the plain model, and undo T on the map; `model` is z -> f(T(z))."""
+        made = self.inner.attribute(self.plain, self.perturbation.apply(images, streams), targets, streams)
+        return Attribution(self.perturbation.undo(made.maps), made.outputs, made.notes)
+
+
+def _draws_for_itself(explainer: Explainer) -> bool:
+    entry = registry.entries("explainer").get(explainer.name)
+    return isinstance(explainer, MonteCarlo) or bool(entry and entry.facts.get("seeded") and not entry.facts.get("peer"))
+
+
+def one_channel(maps: Maps, reduction: str | None = None) -> Saliency:
+    """Maps with one channel as metrics take them: as they are if they have one, else reduced (by default ``abs_sum``)."""
+    return maps[:, 0] if reduction is None and maps.shape[1] == 1 else reduce(maps, reduction or "abs_sum")
+
+
+def scaled(saliency: Saliency, visible: Bool[Tensor, "h w"] | None = None) -> Saliency:
+    """Each map from 0 to 1 over the visible pixels, 0 elsewhere; all 0 if it is constant there."""
+    visible = torch.ones(saliency.shape[1:], dtype=torch.bool, device=saliency.device) if visible is None else visible
+    seen = saliency[:, visible]
+    low, high = (extreme[:, None, None] for extreme in (seen.amin(1), seen.amax(1)))
+    return torch.where(visible & (high > low), (saliency - low) / (high - low).clamp_min(torch.finfo(saliency.dtype).tiny), 0.0)

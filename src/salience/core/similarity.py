@@ -1,0 +1,112 @@
+"""What a similarity is: a frozen set of options with one method, `compare`, that gives one number a pair of maps."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.core import registry, spec
+from salience.core.errors import InputError
+from salience.core.explanation import Explanation
+from salience.core.metric import UndefinedError
+from salience.core.options import Options
+from salience.core.types import Maps, PerImage
+
+VALUES_AT_ONCE = 2**22
+"""Values of one side compared at once."""
+
+
+class Similarity(Options):
+    """Base of all similarities. A similarity is a frozen dataclass with a docstring and `compare`."""
+
+    kind = "similarity"
+
+    def compare(self, first: Maps, second: Maps) -> PerImage:
+        """How alike the pairs are.
+
+        Args:
+            first: (n, c, h, w), finite.
+            second: Of the same shape.
+
+        Returns:
+            One number a pair.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_value(cls, value: object) -> "Similarity":
+        """A similarity from a specification, a similarity, or its class.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if isinstance(value, Similarity):
+            return value
+        if isinstance(value, str):
+            return spec.build("similarity", value)
+        if isinstance(value, type) and issubclass(value, Similarity):
+            return value()
+        raise InputError(f"A similarity is a name such as 'ssim', or a similarity such as sal.SSIM(window=11), not {type(value).__name__}.")
+
+    def __call__(self, first: Any, second: Any) -> PerImage:
+        """Compare maps, or images, pair by pair, on the CPU.
+
+        Args:
+            first: An `Explanation`; or a tensor or array (n, c, h, w) or (n, h, w).
+            second: As many, of the same shape.
+
+        Returns:
+            One number a pair, float64 if one side is float64, else float32.
+
+        Raises:
+            InputError: If the two do not fit together.
+            UndefinedError: If a map holds NaN or infinity.
+        """
+        a, b = _checked(first), _checked(second)
+        if a.shape != b.shape:
+            raise InputError(f"Maps of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give two of the same shape, (n, c, h, w) or (n, h, w).")
+        step = max(VALUES_AT_ONCE // a[0].numel(), 1)
+        found = torch.cat([self.compare(a[start : start + step], b[start : start + step]) for start in range(0, len(a), step)])
+        return found.to(torch.promote_types(a.dtype, b.dtype))
+
+
+def similarity(name: object, maps_a: Any, maps_b: Any) -> Tensor:
+    """How alike maps are, or images, pair by pair.
+
+    Args:
+        name: For example ``"ssim"``, ``"ssim:window=11"``, or a `Similarity`.
+        maps_a: An `Explanation`; or a tensor or array (n, c, h, w) or (n, h, w).
+        maps_b: As many, of the same shape.
+
+    Returns:
+        One number a pair, (n,).
+
+    Raises:
+        InputError: If there is no such similarity, or the two do not fit together.
+        UndefinedError: If a map holds NaN or infinity.
+    """
+    return Similarity.from_value(name)(maps_a, maps_b)
+
+
+def list_similarities() -> list[str]:
+    """The names of all similarities."""
+    return list(registry.entries("similarity"))
+
+
+def _checked(value: Any) -> Maps:
+    """Maps as (n, c, h, w) of float32 or float64, on the CPU."""
+    value = value.maps if isinstance(value, Explanation) else value
+    try:
+        maps = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))  # a copy: arrays may be read-only or flipped
+    except (TypeError, ValueError):
+        raise InputError(f"Maps to compare are an Explanation, a tensor or an array, not {type(value).__name__}.") from None
+    maps = maps.as_subclass(Tensor).detach().cpu()
+    maps = maps if maps.dtype == torch.float64 else maps.float()
+    if maps.ndim not in (3, 4) or maps.numel() == 0:
+        raise InputError(f"Maps to compare have shape (n, c, h, w) or (n, h, w), not {tuple(maps.shape)}.")
+    maps = maps[:, None] if maps.ndim == 3 else maps
+    bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
+    if len(bad):
+        raise UndefinedError(f"The map of image {int(bad[0]) + 1} holds NaN or infinity, so no similarity is defined for it.")
+    return maps

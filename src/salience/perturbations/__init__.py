@@ -1,0 +1,1 @@
+"""Perturbations of images: one file each, found by the registry."""

@@ -1,0 +1,99 @@
+"""Who does the work: this process, several on this machine, or a Ray cluster. All give the same rows."""
+
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salience.core.errors import InputError
+from salience.studies.study import Study
+from salience.studies.work import Result, Unit, compute
+
+Engine = Callable[[Study, Sequence[tuple[Unit, bool]], int, int], Iterator[Result]]
+"""From a study, its units (and whether their maps are kept), workers and threads of each, to results in any order."""
+
+
+def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threads: int) -> Iterator[Result]:
+    """In this process, or in several of this machine.
+
+    Raises:
+        InputError: If a process dies.
+    """
+    if workers == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for unit, keep in tasks:
+                yield compute(study, unit, keep)
+        finally:
+            torch.set_num_threads(before)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(threads, os.getpid())) as pool:
+        try:
+            for done in as_completed([pool.submit(compute, study, unit, keep) for unit, keep in tasks]):
+                yield done.result()
+        except BrokenProcessPool as error:
+            raise InputError("A worker process died, perhaps because the memory is full: take fewer workers, and continue with --resume.") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare(threads: int, parent: int) -> None:
+    """In a new process: its threads; and it ends when the one that started it is gone, even killed."""
+    torch.set_num_threads(threads)
+    sys.path.append(str(Path.cwd()))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def on_ray(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threads: int) -> Iterator[Result]:
+    """On a Ray cluster: the one that ``RAY_ADDRESS`` names, or one started on this machine.
+
+    A task whose worker or node dies is done again elsewhere. Rows come back here, so nodes need no common disk,
+    but the pictures and models must be found at the same paths on each.
+
+    Raises:
+        InputError: If Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("The engine ray needs Ray: pip install 'salience[ray]'.") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ else workers * threads, logging_level=logging.ERROR, include_dashboard=False)
+    try:
+        work = ray.remote(num_cpus=threads, max_retries=-1)(_remote)
+        described = study.model_dump_json()
+        waiting: list[Any] = []
+        todo = list(reversed(tasks))
+        while todo or waiting:
+            while todo and len(waiting) < 4 * workers:
+                waiting.append(work.remote(described, *todo.pop(), threads))
+            ready, waiting = ray.wait(waiting)
+            yield from ray.get(ready)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _remote(described: str, unit: Unit, keep: bool, threads: int) -> Result:
+    torch.set_num_threads(threads)
+    return compute(Study.model_validate_json(described), unit, keep)
+
+
+ENGINES: dict[str, Engine] = {"local": local, "ray": on_ray}

@@ -1,0 +1,224 @@
+"""Plan a study, run it, continue it, join its parts."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import salience
+from salience.core.errors import InputError, unknown
+from salience.studies.engines import ENGINES
+from salience.studies.store import Store
+from salience.studies.study import Study
+from salience.studies.work import Unit, compute, model_of
+from salience.zoo.datasets import Item
+
+Report = Callable[[str, int, int | None], None]
+"""Called as ``report(what, done, total)``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will compute.
+
+    Attributes:
+        study: The study.
+        units: Every image, model and method; all of an image together.
+        images: The hash of every image, its labels and masks, by name.
+    """
+
+    study: Study
+    units: list[Unit]
+    images: dict[str, str]
+
+    def part(self, shard: tuple[int, int]) -> list[Unit]:
+        """The units of shard I of N."""
+        number, count = shard
+        return self.units[number - 1 :: count]
+
+
+def plan(study: Study, limit: int | None = None, report: Report | None = None) -> Plan:
+    """List the work of a study; every picture's file is read once, for its hash.
+
+    Args:
+        study: The study.
+        limit: Pictures at most; None takes the study's own.
+        report: Told what is going on.
+
+    Raises:
+        InputError: If there are no pictures, or two have one name.
+    """
+    data, images = study.data.load(), {}
+    wanted = limit if limit is not None else study.data.limit
+    count = len(data) if wanted is None else min(len(data), wanted)
+    if count == 0:
+        raise InputError(f"The data set {study.data.dataset} has no pictures: check its folder and options.")
+    for place in range(count):
+        if report is not None:
+            report("reading the pictures", place, count)
+        item = data[place]
+        if item.name in images:
+            raise InputError(f"Two pictures are called {item.name}: names must differ, because seeds come from them.")
+        images[item.name] = _fingerprint(item)
+    units = [Unit(place, name, model, method) for place, name in enumerate(images) for model in study.models for method in study.methods]
+    return Plan(study, units, images)
+
+
+def estimate(planned: Plan, report: Report | None = None) -> dict[tuple[str, str], float]:
+    """Seconds an image of every model and method, measured on the first image."""
+    seconds = {}
+    units = planned.units[: len(planned.study.models) * len(planned.study.methods)]
+    for place, unit in enumerate(units):
+        if report is not None:
+            report(f"timing {unit.method}", place, len(units))
+        model_of(unit.model, planned.study.device, planned.study.precision, planned.study.chunk)
+        start = time.perf_counter()
+        compute(planned.study, unit)
+        seconds[unit.model, unit.method] = time.perf_counter() - start
+    return seconds
+
+
+def run(
+    study: Study,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    workers: int = 1,
+    shard: tuple[int, int] = (1, 1),
+    engine: str = "local",
+    limit: int | None = None,
+    report: Report | None = None,
+) -> Store:
+    """Run a study, or what is left of it.
+
+    Args:
+        study: The study.
+        out: The folder for its rows.
+        resume: Continue the study that the folder holds.
+        workers: Processes; each has its share of the cores as threads.
+        shard: (I, N) computes every N-th unit from the I-th on, for job arrays; `merge` joins the folders.
+        engine: ``local`` or ``ray``.
+        limit: Pictures at most.
+        report: Told how far it is.
+
+    Returns:
+        The folder's store.
+
+    Raises:
+        InputError: If the folder holds another study, or one and `resume` is not set, or something cannot be had.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if workers < 1 or not 1 <= shard[0] <= shard[1]:
+        raise InputError("workers must be at least 1, and a shard is I/N with I from 1 to N.")
+    store = Store(out)
+    with store.locked():
+        old = store.manifest
+        if old is not None and not resume:
+            raise InputError(f"{out} holds a study already: continue it with --resume, or choose another folder with --out.")
+        planned = plan(study, limit, report)
+        threads = max(1, (os.cpu_count() or 1) // workers) if old is None else old["threads"]
+        if workers > 1 and threads * workers > (os.cpu_count() or 1) and engine == "local":
+            raise InputError(f"{workers} workers of {threads} thread(s) each, as this study began with, are more than the {os.cpu_count()} cores here: take fewer workers.")
+        manifest = _manifest(planned, shard, threads)
+        if old is not None:
+            _check_same(old, manifest, out)
+            manifest["images"] = old["images"] | manifest["images"]
+        store.write_manifest(manifest)
+        complete = store.complete()
+        units = planned.part(shard)
+        kept = set(list(planned.images)[: study.keep_maps])
+        tasks = [(unit, unit.image in kept) for unit in units if unit.id not in complete]
+        done = len(units) - len(tasks)
+        if report is not None:
+            report("computing", done, len(units))
+        for result in ENGINES[engine](study, tasks, workers, threads):
+            store.write(result.unit.id, result.rows, result.curves, result.maps)
+            done += 1
+            if report is not None:
+                report("computing", done, len(units))
+    return store
+
+
+def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
+    """Join the folders of the shards of one study.
+
+    Raises:
+        InputError: If they are not of one study, or the folder for the result is not empty.
+    """
+    stores = [Store(folder) for folder in folders]
+    manifests = []
+    for store in stores:
+        if store.manifest is None:
+            raise InputError(f"{store.folder} holds no study: give folders that 'salience study run' wrote.")
+        manifests.append(store.manifest)
+    for store, manifest in zip(stores, manifests, strict=True):
+        _check_same(manifests[0] | {"shard": None}, manifest | {"shard": None}, store.folder)
+    whole = Store(out)
+    with whole.locked():
+        if whole.manifest is not None:
+            raise InputError(f"{out} holds a study already: choose another folder with --out.")
+        for store in stores:
+            for unit in store.complete():
+                for file in store.folder.glob(f"*/{unit}.*"):
+                    target = whole.folder / file.parent.name / file.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, target)
+        images = {name: each for manifest in manifests for name, each in manifest["images"].items()}
+        whole.write_manifest(manifests[0] | {"shard": [1, 1], "images": images})
+    return whole
+
+
+def _fingerprint(item: Item) -> str:
+    """A hash of a picture, its labels and its masks. A picture that cannot be read has one too: its failure is a result."""
+    digest = hashlib.sha256(json.dumps([item.name, list(item.labels)]).encode())
+    picture = item.picture
+    try:
+        if isinstance(picture, str | os.PathLike):
+            digest.update(Path(picture).read_bytes())
+        else:
+            digest.update(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture if not isinstance(picture, Image.Image) else np.asarray(picture)).tobytes())
+    except OSError as error:
+        digest.update(f"unreadable: {error.strerror}".encode())
+    for label in sorted(item.masks):
+        digest.update(f"mask {label}".encode() + np.packbits(item.masks[label]).tobytes())
+    return digest.hexdigest()
+
+
+def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
+    study = planned.study
+    versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    models = {name: model_of(name, study.device, study.precision, study.chunk).weights_hash() for name in study.models}
+    described = study.model_dump(mode="json")
+    described["data"].pop("limit")
+    return {"study": described, "models": models, "threads": threads, "shard": list(shard), "versions": versions, "images": planned.images}
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) -> None:
+    """Refuse to mix two studies in one folder."""
+    changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
+    changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
+    changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value]
+    shorter = [name for name in old["images"] if name not in new["images"]]
+    if old["shard"] is not None and shorter:
+        changes += [f"{len(shorter)} pictures are gone, {shorter[0]} first (a limit may only grow)"]
+    if list(old["images"])[: len(new["images"])] != list(new["images"])[: len(old["images"])] and old["shard"] is not None and not shorter:
+        changes += ["the order of the pictures has changed"]
+    if old["shard"] != new["shard"]:
+        changes += [f"the shard was {old['shard']} and is {new['shard']}"]
+    if changes:
+        raise InputError(f"{folder} holds another study: {'; '.join(changes)}. Undo the change, or run in a new folder.")
+    if old["versions"] != new["versions"]:
+        parts = ", ".join(f"{name} {old['versions'].get(name)} then, {value} now" for name, value in new["versions"].items() if old["versions"].get(name) != value)
+        warnings.warn(f"The study began with other versions ({parts}): its rows may differ in the last digits.", UserWarning, stacklevel=3)

@@ -1,0 +1,179 @@
+"""Where a study's rows are kept: Parquet files, one for each image, model and method, each whole or not there."""
+
+# ruff: noqa: S608  # names of tables and columns are the constants below
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from salience.core.errors import InputError
+from salience.core.files import atomic
+
+FORMAT = 1
+
+KEY = {
+    "image": "VARCHAR",
+    "target": "INTEGER",
+    "label": "VARCHAR",
+    "model": "VARCHAR",
+    "method": "VARCHAR",
+    "metric": "VARCHAR",
+    "perturbation": "VARCHAR",
+    "variant": "VARCHAR",
+    "seed": "BIGINT",
+}
+"""What names a row. A metric of the map itself has empty perturbation and variant."""
+
+TABLES = {
+    "results": KEY | {"value": "DOUBLE", "stderr": "DOUBLE", "status": "VARCHAR", "reason": "VARCHAR", "prediction_changed": "BOOLEAN", "seconds": "DOUBLE"},
+    "curves": KEY | {"curve": "VARCHAR", "x": "DOUBLE", "y": "DOUBLE"},
+}
+"""Every table's columns. ``status`` is ok, undefined (the metric has no value there) or failed; ``reason`` says why."""
+
+Row = dict[str, Any]
+
+
+class Store:
+    """A study's folder.
+
+    ``manifest.json`` says what was run; ``results/ID.parquet`` holds the rows of a unit (an image, a model and
+    a method), ``curves/ID.parquet`` the curves behind them, ``maps/ID.npz`` its maps. A unit's results are
+    written last, so where they are the unit is complete.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """What `write_manifest` wrote; None in an empty folder.
+
+        Raises:
+            InputError: If it is damaged or from a later version.
+        """
+        file = self.folder / "manifest.json"
+        if not file.exists():
+            return None
+        try:
+            found = json.loads(file.read_text())
+            newer = found["format"] > FORMAT
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file} is damaged: restore it, or run the study in a new folder.") from error
+        if newer:
+            raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
+        return found
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest."""
+        with atomic(self.folder / "manifest.json") as file:
+            file.write(json.dumps({"format": FORMAT} | manifest, indent=1, allow_nan=False).encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else may run in this folder meanwhile. The lock ends with its process, however that ends.
+
+        Raises:
+            InputError: If another process runs here, or the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(f"Another process is running a study in {self.folder}: wait for it, or take another folder with --out.") from error
+        except PermissionError as error:
+            raise InputError(f"Cannot write to the folder {self.folder}: {error.strerror}. Choose another with --out.") from error
+
+    def write(self, unit: str, rows: Sequence[Row], curves: Sequence[Row], maps: bytes | None = None) -> None:
+        """Keep the rows of a unit, whole or not at all.
+
+        Raises:
+            InputError: If they cannot be written.
+        """
+        if maps is not None:
+            with atomic(self.folder / "maps" / f"{unit}.npz") as file:
+                file.write(maps)
+        if curves:
+            self._write_table("curves", unit, curves)
+        self._write_table("results", unit, rows)
+
+    def _write_table(self, table: str, unit: str, rows: Sequence[Row]) -> None:
+        import duckdb
+
+        columns = TABLES[table]
+        file = self.folder / table / f"{unit}.parquet"
+        part = file.with_name(f".{file.name}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with duckdb.connect() as connection:
+                connection.execute(f"CREATE TABLE part ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+                connection.executemany(f"INSERT INTO part VALUES ({', '.join('?' * len(columns))})", [[row.get(name) for name in columns] for row in rows])
+                connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet)")
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(file)
+        except (OSError, duckdb.IOException) as error:
+            raise InputError(f"Cannot write {file}: {getattr(error, 'strerror', None) or error}. Free some space or mend the folder, then continue with --resume.") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def complete(self) -> set[str]:
+        """The units whose rows are here; a damaged file is set aside under another name."""
+        import duckdb
+
+        found = set()
+        with duckdb.connect() as connection:
+            for table in ("curves", "results"):
+                for file in sorted((self.folder / table).glob("*.parquet")):
+                    try:
+                        names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({_quoted(file)})").fetchall()]
+                        connection.execute(f"SELECT max(hash(columns(*))) FROM read_parquet({_quoted(file)})").fetchall()  # reads every value
+                        whole = names == list(TABLES[table])
+                    except duckdb.Error:
+                        whole = False
+                    if not whole:
+                        file.replace(file.with_suffix(".damaged"))
+                        found.discard(file.stem)
+                        (self.folder / "results" / file.name).unlink(missing_ok=True)
+                    elif table == "results":
+                        found.add(file.stem)
+        return found
+
+    def rows(self, table: str = "results") -> list[Row]:
+        """All rows of a table, in the order of their keys."""
+        columns, values = self.query(f"SELECT * FROM {table} ORDER BY {', '.join(KEY)}" + (", curve, x" if table == "curves" else ""))
+        return [dict(zip(columns, row, strict=True)) for row in values]
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple]]:
+        """The answer to an SQL query over the tables ``results`` and ``curves``: column names and rows.
+
+        The tables are read into memory first and the query has no access to anything else, so nothing it says can change a file.
+
+        Raises:
+            InputError: If there is no study here or the query is wrong.
+        """
+        import duckdb
+
+        if self.manifest is None:
+            raise InputError(f"{self.folder} holds no study: give a folder that 'salience study run' wrote.")
+        with duckdb.connect() as connection:
+            for table, columns in TABLES.items():
+                connection.execute(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+                if any((self.folder / table).glob("*.parquet")):
+                    connection.execute(f"INSERT INTO {table} SELECT * FROM read_parquet({_quoted(self.folder / table / '*.parquet')})")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            try:
+                answer = connection.execute(sql)
+                return [column[0] for column in answer.description or ()], answer.fetchall()
+            except duckdb.Error as error:
+                raise InputError(f"The query failed: {str(error).splitlines()[0]}. The tables are {' and '.join(TABLES)}; their columns are in the docs.") from error
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

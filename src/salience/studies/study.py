@@ -1,0 +1,205 @@
+"""The study file: what is compared on what. Every mistake in it is named with its line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from salience.core.errors import InputError, unknown
+from salience.core.registry import entries
+from salience.core.robustness import Variant
+from salience.core.spec import build
+from salience.zoo.datasets import Dataset, load_dataset
+
+
+def _specification(*kinds: str) -> Callable[[str], str]:
+    """A check that a text is a specification of one of some kinds; the text in its shortest form."""
+
+    def check(text: str) -> str:
+        name = text.strip().partition(":")[0]
+        known = [kind for kind in kinds if name in entries(kind) or f"{name}:*" in entries(kind)]
+        if not known:
+            raise unknown("method" if "explainer" in kinds else kinds[0], name, [each for kind in kinds for each in entries(kind)])
+        return str(build(known[0], text))
+
+    return check
+
+
+def _several(value: Any) -> Any:
+    """One text where a list is expected."""
+    return [value] if isinstance(value, str) else value
+
+
+Method = Annotated[str, AfterValidator(_specification("explainer"))]
+Measured = Annotated[str, AfterValidator(_specification("metric", "similarity"))]
+Perturbed = Annotated[str, AfterValidator(_specification("perturbation"))]
+Several = BeforeValidator(_several)
+
+
+class Data(BaseModel):
+    """Which pictures: a data set by name and its options, and which classes are explained.
+
+    Attributes:
+        dataset: Name of the data set; ``folder: DIR`` is short for ``dataset: folder`` with ``root: DIR``.
+        targets: ``predicted`` (by each model), ``labels`` (the first label), or ``all_labels``.
+        limit: Pictures at most; a study may be resumed with a larger one.
+        options: The data set's own options.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    targets: Literal["predicted", "labels", "all_labels"] = "predicted"
+    limit: int | None = Field(None, ge=1)
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sorted_out(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "options" in given:
+            return given
+        given = {str(key): value for key, value in given.items()}
+        if "folder" in given:
+            given |= {"dataset": "folder", "root": given.pop("folder")}
+        own = {key: given.pop(key) for key in ("dataset", "targets", "limit") if key in given}
+        if "dataset" not in own:
+            raise InputError("data needs a folder (folder: DIR) or a data set (dataset: NAME, root: DIR).")
+        return own | {"options": given}
+
+    @model_validator(mode="after")
+    def _exists(self) -> "Data":
+        self.load()
+        return self
+
+    def load(self) -> Dataset:
+        """The data set."""
+        return load_dataset(self.dataset, **self.options)
+
+
+class Study(BaseModel):
+    """A study: every combination of models, methods, metrics and so on over some pictures.
+
+    Attributes:
+        name: What reports call it.
+        seed: Of everything drawn; the seeds of pictures and of weights come from it.
+        models: Names for `load_model`.
+        data: The pictures.
+        methods: Specifications of explainers.
+        metrics: Specifications of metrics, and of similarities for the perturbations.
+        perturbations: What is done to the pictures.
+        variants: How maps of perturbed pictures are made.
+        seeds: Repetitions: each gives new draws.
+        score: What is explained; none takes each method's own.
+        precision: ``float32`` or ``bfloat16``.
+        device: For example ``cpu``.
+        fit: How pictures are brought to the model's size; none takes the model's own.
+        chunk: Images in one pass; none takes it from the image size.
+        keep_maps: Whether the maps are stored too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    data: Data
+    models: Annotated[list[str], Several] = ["efficientnet-lite0"]
+    methods: Annotated[list[Method], Several] = Field(min_length=1)
+    metrics: Annotated[list[Measured], Several] = []
+    perturbations: Annotated[list[Perturbed], Several] = []
+    variants: Annotated[list[Variant], Several] = ["common", "as_is", "fresh", "floor"]
+    seed: int = 0
+    seeds: list[int] = Field([0], min_length=1)
+    score: Literal["logit", "probability", "log_probability", "sigmoid"] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+    fit: Literal["crop", "squash", "pad"] | None = None
+    chunk: int | None = Field(None, ge=1)
+    keep_maps: bool = False
+
+    @field_validator("models", "methods", "metrics", "perturbations", "variants", "seeds")
+    @classmethod
+    def _once(cls, given: list) -> list:
+        twice = [each for place, each in enumerate(given) if each in given[:place]]
+        if twice:
+            raise InputError(f"{twice[0]} is listed twice: list each once.")
+        return given
+
+    @property
+    def quality(self) -> list[str]:
+        """The metrics of a map."""
+        return [each for each in self.metrics if each.partition(":")[0] in entries("metric")]
+
+    @property
+    def similarities(self) -> list[str]:
+        """The similarities of the map of a perturbed picture to that of the picture itself."""
+        return [each for each in self.metrics if each.partition(":")[0] in entries("similarity")]
+
+
+def read_study(path: str | Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+        InputError: If it cannot be read or something in it is wrong; the line is named.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'}): give a YAML file that describes a study.") from error
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}, line {line}: {error.problem or error}.") from error
+    except YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}, line 1: a study is a list of 'key: value' lines, beginning with 'name: ...'.")
+    try:
+        return Study.model_validate(_plain(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}, line {_line(document, first['loc'])}: {_message(first)}") from error
+
+
+def _plain(value: Any) -> Any:
+    """YAML's own kinds of dict, list, number and text as Python's."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _line(document: Any, place: tuple) -> int:
+    """The line of the deepest part of a document on the way to a place."""
+    line = 0
+    for key in place:
+        positions = getattr(getattr(document, "lc", None), "data", None) or {}
+        if key not in positions:
+            break
+        line = positions[key][0]
+        document = document[key]
+    return line + 1
+
+
+def _message(error: ErrorDetails) -> str:
+    """What pydantic found, in our words."""
+    place = ".".join(str(key) for key in error["loc"] if isinstance(key, str)) or "the study"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return str(cause)
+    if error["type"] == "extra_forbidden":
+        return str(unknown("key", str(error["loc"][-1]), Study.model_fields))
+    if error["type"] == "missing":
+        return f"{place} is missing: add it."
+    if error["type"] == "literal_error":
+        return f"{place}: {error['input']!r} is not known; give {error['ctx']['expected']}."
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}."

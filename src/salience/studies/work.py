@@ -1,0 +1,223 @@
+"""The work of a study: the rows of one image, model and method. It depends on nothing but its arguments."""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+import numpy as np
+from torch import Tensor
+
+from salience.core.classifier import Classifier
+from salience.core.draws import streams
+from salience.core.explainer import Explainer
+from salience.core.explanation import Explanation
+from salience.core.metric import Judgement, Metric, UndefinedError
+from salience.core.perturbation import Perturbation
+from salience.core.robustness import Pair, compared
+from salience.core.similarity import Similarity
+from salience.studies.store import Row
+from salience.studies.study import Study, Variant
+from salience.zoo.datasets import Dataset, Item
+from salience.zoo.images import Photographs, load_images
+from salience.zoo.models import load_model
+
+RELATIVE_ERROR = "relative_error"
+"""A row that every study has: the relative Monte-Carlo error of the map, 0 for a deterministic method."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is computed and kept together.
+
+    Attributes:
+        place: Number of the image in the data set.
+        image: Its name.
+        model: Name of the model.
+        method: Specification of the method.
+    """
+
+    place: int
+    image: str
+    model: str
+    method: str
+
+    @property
+    def id(self) -> str:
+        """Stands for the unit in file names."""
+        return hashlib.sha256(json.dumps([self.image, self.model, self.method]).encode()).hexdigest()[:20]
+
+
+@dataclass
+class Result:
+    """What came out of a unit."""
+
+    unit: Unit
+    rows: list[Row] = field(default_factory=list)
+    curves: list[Row] = field(default_factory=list)
+    maps: bytes | None = None
+
+
+def compute(study: Study, unit: Unit, keep_maps: bool = False) -> Result:
+    """All rows of a unit. What goes wrong with the image becomes rows that say so.
+
+    Args:
+        study: What is asked.
+        unit: For which image, model and method.
+        keep_maps: Whether to return the maps too.
+    """
+    return _Work(study, unit, keep_maps).done()
+
+
+def seeds_of(study: Study, image: str, seed: int) -> tuple[int, int]:
+    """The seed of an image's own draws, from its name, and that of the weights, which all images share."""
+    return _number(study.seed, seed, "image", image), _number(study.seed, seed, "weights")
+
+
+def _number(*parts: int | str) -> int:
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:7], "big")
+
+
+@lru_cache(maxsize=2)
+def model_of(name: str, device: str, precision: str, chunk: int | None) -> Classifier:
+    """The model; kept, because the next unit likely has the same."""
+    model = load_model(name, device=device, precision=precision)
+    model.chunk = chunk
+    return model
+
+
+@lru_cache(maxsize=1)
+def _data(text: str) -> Dataset:
+    return Study.model_validate_json(text).data.load()
+
+
+def _similar(similarity: Similarity, pair: Pair) -> Judgement:
+    return Judgement(similarity.compare(pair.clean[:, None], pair.perturbed[:, None]).float())
+
+
+class _Work:
+    def __init__(self, study: Study, unit: Unit, keep_maps: bool) -> None:
+        self.study, self.unit, self.keep_maps = study, unit, keep_maps
+        self.result = Result(unit)
+        self.key: Row = {"image": unit.image, "model": unit.model, "method": unit.method}
+        self.explainer = Explainer.from_value(unit.method)
+        self.maps: dict[str, list[np.ndarray]] = {name: [] for name in ("map", "stderr", "target", "seed")}
+
+    def done(self) -> Result:
+        """Load the image and go through its targets and the seeds."""
+        study = self.study
+        try:
+            item = _data(study.model_dump_json())[self.unit.place]
+            model = model_of(self.unit.model, study.device, study.precision, study.chunk)
+            image = load_images([item.picture], model, study.fit)
+            with model.frozen():
+                outputs = model.outputs(image.as_subclass(Tensor).to(model.device))
+            targets = [int(outputs.argmax())] if study.data.targets == "predicted" else self.labels(item, outputs[0])
+        except Exception as error:  # whatever is wrong with one image must not stop the others
+            for seed in study.seeds:
+                self.failed({"seed": seed}, error)
+            return self.result
+        for target in targets:
+            for seed in study.seeds:
+                self.map_of(model, image, item, target, seed, {"target": target, "label": model.label(target), "seed": seed})
+        if self.keep_maps and self.maps["map"]:
+            with io.BytesIO() as buffer:
+                np.savez_compressed(buffer, allow_pickle=False, image=image.as_subclass(Tensor).numpy(), **{name: np.stack(parts) for name, parts in self.maps.items() if parts})
+                self.result.maps = buffer.getvalue()
+        return self.result
+
+    def labels(self, item: Item, outputs: Tensor) -> list[int]:
+        """The labels to explain; of several classes of one object the one that the model finds likeliest."""
+        classes = len(outputs)
+        if not item.labels:
+            raise UndefinedError(f"{item.name} has no label: give labels, or explain the predicted class (targets: predicted).")
+        wrong = [label for label in item.labels if not 0 <= label < classes]
+        if wrong:
+            raise UndefinedError(f"{item.name} has the label {wrong[0]}, but the model has classes 0 to {classes - 1}.")
+        objects = item.groups or tuple((label,) for label in item.labels)
+        chosen = [max(group, key=lambda label: outputs[label].item()) for group in objects]
+        return chosen if self.study.data.targets == "all_labels" else chosen[:1]
+
+    def map_of(self, model: Classifier, image: Photographs, item: Item, target: int, seed: int, key: Row) -> None:
+        """The map of one target with one seed, and all that is measured of it."""
+        own = [seeds_of(self.study, item.name, seed)]
+        start = time.perf_counter()
+        try:
+            e = self.explainer(model, image, target, score=self.study.score, seed=own)
+        except Exception as error:  # a method that cannot explain this must not stop the others
+            self.failed(key, error)
+            return
+        relative = e.relative_error
+        self.add(key | {"metric": RELATIVE_ERROR, "value": 0.0 if relative is None else float(relative[0]), "seconds": time.perf_counter() - start})
+        if self.keep_maps:
+            self.keep(e, target, seed)
+        mask = item.masks.get(target)
+        masks = None if mask is None else [mask]
+        for name in self.study.quality:
+            self.measured(key | {"metric": name}, partial(Metric.from_value(name), model, image, target, e, masks=masks, explainer=self.explainer, seed=own))
+        view = model.using(score=None if self.study.score is None else model.named_score(self.study.score))
+        for text, variant in self.comparisons():
+            self.perturbed(view, image, e, own, Perturbation.from_value(text or self.study.perturbations[0]), key | {"perturbation": text, "variant": variant})
+
+    def comparisons(self) -> list[tuple[str, Variant]]:
+        """Perturbations and variants; the noise floor knows no perturbation, so it is measured once."""
+        pairs: list[tuple[str, Variant]] = [(text, variant) for text in self.study.perturbations for variant in self.study.variants if variant != "floor"]
+        return pairs + ([("", "floor")] if "floor" in self.study.variants and self.study.perturbations else [])
+
+    def perturbed(self, model: Classifier, image: Photographs, e: Explanation, seed: list[tuple[int, int]], perturbation: Perturbation, key: Row) -> None:
+        """How similar the map of the perturbed image is, by every similarity."""
+        start = time.perf_counter()
+        try:
+            images, maps, targets = (each.to(model.device) for each in (image.as_subclass(Tensor), e.maps, e.targets))
+            pair = compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, key["variant"], maps)
+        except Exception as error:  # as above
+            for name in self.study.similarities:
+                self.fail(key | {"metric": name}, error)
+            return
+        key = key | {"prediction_changed": bool(pair.prediction_changed[0]), "seconds": time.perf_counter() - start}
+        for name in self.study.similarities:
+            self.measured(key | {"metric": name}, partial(_similar, Similarity.from_value(name), pair))
+
+    def measured(self, key: Row, judge: Callable[[], Judgement]) -> None:
+        """The row of one number, or the reason why there is none."""
+        start = time.perf_counter()
+        try:
+            found = judge()
+        except Exception as error:  # as above
+            self.fail(key, error)
+            return
+        self.add({"seconds": time.perf_counter() - start} | key | {"value": float(found.values[0]), "stderr": None if found.stderr is None else float(found.stderr[0])})
+        for name, curve in found.curves.items():
+            self.result.curves += [self.whole(key) | {"curve": name, "x": float(x), "y": float(y)} for x, y in zip(curve.x, curve.y[0], strict=True)]
+
+    def failed(self, key: Row, error: Exception) -> None:
+        """A row for everything that would have been measured."""
+        for name in (RELATIVE_ERROR, *self.study.quality):
+            self.fail(key | {"metric": name}, error)
+        for text, variant in self.comparisons():
+            for name in self.study.similarities:
+                self.fail(key | {"metric": name, "perturbation": text, "variant": variant}, error)
+
+    def fail(self, key: Row, error: Exception) -> None:
+        """A row that says why it has no value."""
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        self.add({"seconds": 0.0} | key | {"status": "undefined" if isinstance(error, UndefinedError) else "failed", "reason": reason})
+
+    def add(self, row: Row) -> None:
+        """Keep a row."""
+        self.result.rows.append({"status": "ok"} | self.whole(row))
+
+    def whole(self, row: Row) -> Row:
+        """A row with all its key."""
+        return self.key | {"perturbation": "", "variant": ""} | row
+
+    def keep(self, e: Explanation, target: int, seed: int) -> None:
+        """Keep a map and its error."""
+        self.maps["map"].append(e.maps[0].numpy())
+        self.maps["target"].append(np.array(target))
+        self.maps["seed"].append(np.array(seed))
+        if e.stderr is not None:
+            self.maps["stderr"].append(e.stderr[0].numpy())

@@ -1,0 +1,1 @@
+"""Kinds of data sets, one a file."""

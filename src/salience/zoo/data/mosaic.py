@@ -1,0 +1,83 @@
+"""Mosaics: several photographs of different classes in one picture."""
+
+from functools import cached_property, partial
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from salience.core.draws import Stream, streams
+from salience.core.errors import InputError
+from salience.core.options import option
+from salience.core.registry import register
+from salience.zoo.datasets import Dataset, Item, Masks
+from salience.zoo.images import load_images
+
+
+@register("dataset", "mosaic", cites="Böhle et al. 2021")
+class Mosaic(Dataset):
+    """A grid of photographs of different classes from another data set: where each class is, is known exactly.
+
+    Mosaic k is drawn from the seed and k alone. Each photograph's centre is cut to a square and resized. The labels
+    are those of the photographs, row by row; a class's mask is its cell. Models that crop their input cut off
+    the mosaic's border: load with ``fit="squash"`` to show them all of it.
+
+    Source: Böhle, Fritz & Schiele (2021), the grid pointing game.
+
+    Differs from the source: photographs need not be confidently classified (choose such ones beforehand); a network
+    sees neighbouring cells, so that the truth is approximate.
+    """
+
+    of: Annotated[Any, Dataset] = option(None, "the data set of labelled photographs, for example (folder:root=photos,labels=labels.csv)")
+    rows: int = option(2, "rows of the grid", at_least=1)
+    columns: int = option(2, "columns of the grid", at_least=1)
+    cell: int = option(224, "side of a cell, in pixels", at_least=1)
+    number: int | None = option(None, "how many mosaics; none: as many as photographs", at_least=1)
+    seed: int = option(0, "seed of the choice of photographs")
+
+    @cached_property
+    def _labels(self) -> list[tuple[int, ...]]:
+        labels = [item.labels for item in self.of]
+        if len({each for each in labels if each}) < self.rows * self.columns:
+            raise InputError(f"A mosaic of {self.rows} x {self.columns} needs photographs of {self.rows * self.columns} classes; {self.of} does not have so many: give labels, or a smaller grid.")
+        return labels
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Those of the photographs."""
+        return self.of.classes
+
+    def size(self) -> int:
+        """The number of mosaics."""
+        return self.number or len(self._labels)
+
+    def _chosen(self, place: int) -> list[int]:
+        """Photographs in a random order, each taken if none of its classes is there yet."""
+        stream: Stream = streams(self.seed, 1)[0]
+        chosen: list[int] = []
+        there: set[int] = set()
+        for candidate in stream.generator("mosaic", place).permutation(len(self._labels)).tolist():
+            labels = self._labels[candidate]
+            if labels and there.isdisjoint(labels):
+                chosen.append(candidate)
+                there.update(labels)
+            if len(chosen) == self.rows * self.columns:
+                return chosen
+        raise InputError(f"The photographs of {self.of} share too many classes for a mosaic of {self.rows} x {self.columns}: give more of them, or a smaller grid.")
+
+    def item(self, place: int) -> Item:
+        """A mosaic as a PIL image."""
+        whole = Image.new("RGB", (self.columns * self.cell, self.rows * self.cell))
+        cells: dict[int, tuple[int, int]] = {}
+        for number, chosen in enumerate(self._chosen(place)):
+            item, corner = self.of[chosen], divmod(number, self.columns)
+            picture = load_images(item.picture).pictures[0]
+            whole.paste(ImageOps.fit(picture, (self.cell, self.cell), Image.Resampling.BICUBIC), (corner[1] * self.cell, corner[0] * self.cell))
+            cells |= dict.fromkeys(item.labels, corner)
+        return Item(f"mosaic-{place:05d}", whole, tuple(cells), Masks(cells, partial(_mask, self.rows, self.columns, self.cell)))
+
+
+def _mask(rows: int, columns: int, cell: int, corner: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((rows * cell, columns * cell), bool)
+    mask[corner[0] * cell : (corner[0] + 1) * cell, corner[1] * cell : (corner[1] + 1) * cell] = True
+    return mask
