@@ -64,11 +64,12 @@ def pair(method, model, images, perturbation, variant="common", targets=None, se
 def test_on_a_flip_invariant_network_carried_draws_leave_no_noise(method, invariant, pictures):
     """The promise of ``common``: what is left is the method's own sensitivity, here none. Fresh draws leave the noise floor."""
     common, fresh, floor, as_is = (pair(method, invariant, pictures, FLIP, variant) for variant in ("common", "fresh", "floor", "as_is"))
-    assert torch.allclose(common.clean, common.perturbed, atol=1e-5)
+    rounding = 1e-4 if method == FEW["rise"] else 1e-5  # its control variate magnifies that of the scores
+    assert torch.allclose(common.clean, common.perturbed, atol=rounding)
     assert common.clean.amin() == 0
     assert common.clean.amax() == 1
     assert (fresh.clean - fresh.perturbed).abs().amax() > 0.02
-    assert torch.allclose(fresh.perturbed, floor.perturbed, atol=1e-5)
+    assert torch.allclose(fresh.perturbed, floor.perturbed, atol=rounding)
     assert torch.equal(fresh.clean, floor.clean)
     if method != "random":  # the control's map is the draw itself: as it is, it stays
         assert (as_is.clean - as_is.perturbed).abs().amax() > 0.02

@@ -29,8 +29,8 @@ def test_same_as_a_loop_and_as_captum(conv, photos, radius):
             assert np.allclose(found.curves["change"].y[i], ratios, rtol=1e-3)
             assert found.values[i].item() == pytest.approx(max(ratios), rel=1e-4)
 
-        def perturbed(inputs):  # captum repeats each image 7 times
-            return (inputs[0] + radius * changes.transpose(0, 1).flatten(0, 1),)
+        def perturbed(images):  # captum repeats each image 7 times
+            return (images + radius * changes.transpose(0, 1).flatten(0, 1),)
 
         def explained(inputs):
             return (conv.gradient(inputs[0], targets.repeat_interleave(len(inputs[0]) // 2)).contiguous(),)

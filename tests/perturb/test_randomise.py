@@ -17,7 +17,7 @@ from salience.perturb.randomise import parts_of, randomised
 def resnet():
     import timm
 
-    return timm.create_model("resnet18", num_classes=5), (32, 32)
+    return timm.models.ResNet(timm.models.resnet.BasicBlock, (2, 2, 1, 1), num_classes=5, channels=(8, 8, 16, 16)), (32, 32)
 
 
 def convnext():

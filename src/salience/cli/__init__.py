@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from salience import __version__
-from salience.cli import demo, explain, listing, measure, study
+from salience.cli import audit, demo, explain, listing, measure, study
 from salience.cli._shared import Debug, say
 from salience.core.errors import InputError
 
@@ -25,6 +25,7 @@ INTERRUPTED = 130
 app = typer.Typer(name="salience", rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 app.command(epilog=explain.EXAMPLES, no_args_is_help=False)(explain.explain)
 app.command(epilog=measure.EXAMPLES, no_args_is_help=False)(measure.measure)
+app.command(epilog=audit.EXAMPLES, no_args_is_help=False)(audit.audit)
 app.add_typer(study.app, name="study")
 app.add_typer(listing.app, name="list")
 app.command()(demo.demo)

@@ -111,6 +111,43 @@ def query(
 
 
 @app.command()
+def report(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="The folder for the files.", show_default="the study's own", metavar="DIR")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a page with tables, curves, maps and every value, and the tables in Markdown and LaTeX."""
+    from salience.studies.report import report as written
+    from salience.studies.store import Store
+
+    with progress() as tell:
+        files = written(Store(folder), out, tell)
+    console().print(f"Open {files[0]}; its tables are in {files[1]} and {files[2]}.", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Two studies' folders, or more: each is compared with the first.", metavar="DIR DIR...", show_default=False)],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare studies in what they have in common, picture by picture."""
+    from salience.studies.compare_studies import as_row, compare_studies, print_comparison
+    from salience.studies.store import Store
+
+    if len(folders) < 2:
+        raise InputError("Give the folders of two studies or more.")
+    first, *others = map(Store, folders)
+    for other in others:
+        found = compare_studies(first, other)
+        if as_json:
+            for each in found:
+                print(json.dumps({"first": str(first.folder), "second": str(other.folder)} | as_row(each), allow_nan=False))  # noqa: T201  # the output itself
+        else:
+            print_comparison(first, other, found, console())
+
+
+@app.command()
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="The folders of the shards.", metavar="DIR...", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder for the whole.", metavar="DIR")],

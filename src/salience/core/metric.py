@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,10 +16,8 @@ from salience.core.explainer import Explainer, Target, checked_images, target_in
 from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
 from salience.core.options import Options
-from salience.core.reduction import reduce
+from salience.core.reduction import Reduction, one_channel
 from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
-
-Reduction = Literal["sum", "abs_sum", "abs_max", "l2"]
 
 REDUCTION = "how the map's channels become one: sum, abs_sum, abs_max or l2; none: one channel as it is, several by abs_sum"
 """Help text of the option ``reduction``, which every metric of saliency has."""
@@ -85,9 +83,7 @@ class Case:
 
     def saliency(self, reduction: Reduction | None) -> Saliency:
         """The maps with one channel: as they are if they have one, else reduced (by default ``abs_sum``)."""
-        if reduction is None and self.maps.shape[1] == 1:
-            return self.maps[:, 0]
-        return reduce(self.maps, reduction or "abs_sum")
+        return one_channel(self.maps, reduction)
 
     def placed(self, image: int) -> Geometry:
         """How an image's input lies in its original picture."""

@@ -1,11 +1,14 @@
 """Reductions over the channels of a map: named steps after the map, since their order changes results."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.errors import unknown
+
+Reduction = Literal["sum", "abs_sum", "abs_max", "l2"]
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda maps: maps.sum(-3),
@@ -28,3 +31,8 @@ def reduce(maps: Float[Tensor, "*lead c h w"], how: str) -> Float[Tensor, "*lead
     if how not in REDUCTIONS:
         raise unknown("reduction", how, REDUCTIONS)
     return REDUCTIONS[how](maps)
+
+
+def one_channel(maps: Float[Tensor, "*lead c h w"], how: str | None = None) -> Float[Tensor, "*lead h w"]:
+    """Maps with one channel as metrics take them: as they are if they have one, else reduced (by default ``abs_sum``)."""
+    return maps.squeeze(-3) if how is None and maps.shape[-3] == 1 else reduce(maps, how or "abs_sum")

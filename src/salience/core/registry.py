@@ -10,6 +10,7 @@ import pkgutil
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 PACKAGES = {"explainer": "salience.explainers", "metric": "salience.metrics", "similarity": "salience.similarities", "dataset": "salience.zoo.data", "perturbation": "salience.perturbations"}
@@ -62,10 +63,16 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[type], type]:
 
 def entries(kind: str) -> dict[str, Entry]:
     """All registered classes of a kind, by name, sorted."""
+    _import_all(kind)
+    return dict(sorted(_entries[kind].items()))
+
+
+@cache
+def _import_all(kind: str) -> None:
+    """Import every file in which classes of a kind may register themselves."""
     package = importlib.import_module(PACKAGES[kind])
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-    return dict(sorted(_entries[kind].items()))
 
 
 def name_of(cls: type) -> str:

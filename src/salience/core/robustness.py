@@ -23,7 +23,7 @@ from salience.core.errors import InputError
 from salience.core.explainer import Explainer, MonteCarlo
 from salience.core.montecarlo import Attribution
 from salience.core.perturbation import Perturbation
-from salience.core.reduction import reduce
+from salience.core.reduction import one_channel
 from salience.core.types import Images, Maps, Saliency, Targets
 
 Variant = Literal["common", "as_is", "fresh", "floor"]
@@ -64,7 +64,7 @@ def compared(
 
     Args:
         explainer: Makes the maps.
-        model: `Model` or `BlackBox`; the score is the explainer's own.
+        model: `Model` or `BlackBox`; the score explained is the one bound to it, else the explainer's own.
         images: (n, c, h, w) in [0, 1].
         targets: Class explained, (n,); None takes that predicted for the clean image.
         streams: Where each image takes its randomness from.
@@ -78,7 +78,7 @@ def compared(
     Raises:
         InputError: If the perturbation leaves no pixel in view.
     """
-    view = model.using(score=model.named_score(model.available_score(explainer.score)), progress=None)
+    view = model.using(score=model.score or model.named_score(model.available_score(explainer.score)), progress=None)
     geometric = perturbation.geometric and variant in ("common", "fresh")
     visible = (perturbation.visible((images.shape[-2], images.shape[-1])) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool)).to(images.device)
     if not visible.any():
@@ -149,11 +149,6 @@ class Undone(Explainer):
 def _draws_for_itself(explainer: Explainer) -> bool:
     entry = registry.entries("explainer").get(explainer.name)
     return isinstance(explainer, MonteCarlo) or bool(entry and entry.facts.get("seeded") and not entry.facts.get("peer"))
-
-
-def one_channel(maps: Maps, reduction: str | None = None) -> Saliency:
-    """Maps with one channel as metrics take them: as they are if they have one, else reduced (by default ``abs_sum``)."""
-    return maps[:, 0] if reduction is None and maps.shape[1] == 1 else reduce(maps, reduction or "abs_sum")
 
 
 def scaled(saliency: Saliency, visible: Bool[Tensor, "h w"] | None = None) -> Saliency:

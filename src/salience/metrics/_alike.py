@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from salience.core import registry
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.metric import Case, Metric, Reduction
-from salience.core.robustness import one_channel, scaled
+from salience.core.metric import Case, Metric
+from salience.core.reduction import Reduction, one_channel
+from salience.core.robustness import scaled
 from salience.core.similarity import Similarity
 from salience.core.types import Saliency, Targets
 

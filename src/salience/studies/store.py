@@ -111,8 +111,8 @@ class Store:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with duckdb.connect() as connection:
-                connection.execute(f"CREATE TABLE part ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
-                connection.executemany(f"INSERT INTO part VALUES ({', '.join('?' * len(columns))})", [[row.get(name) for name in columns] for row in rows])
+                values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in columns.items())
+                connection.execute(f"CREATE TABLE part AS SELECT {values}", [[row.get(name) for row in rows] for name in columns])
                 connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet)")
             with part.open("rb") as written:
                 os.fsync(written.fileno())

@@ -96,7 +96,7 @@ class Study(BaseModel):
         device: For example ``cpu``.
         fit: How pictures are brought to the model's size; none takes the model's own.
         chunk: Images in one pass; none takes it from the image size.
-        keep_maps: Whether the maps are stored too.
+        keep_maps: Pictures, from the first on, whose maps are stored too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,7 +115,7 @@ class Study(BaseModel):
     device: str = "cpu"
     fit: Literal["crop", "squash", "pad"] | None = None
     chunk: int | None = Field(None, ge=1)
-    keep_maps: bool = False
+    keep_maps: int = Field(0, ge=0)
 
     @field_validator("models", "methods", "metrics", "perturbations", "variants", "seeds")
     @classmethod

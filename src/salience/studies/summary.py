@@ -2,17 +2,18 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from salience.core.errors import InputError
 from salience.core.explainer import Explainer
 from salience.core.registry import entries
 from salience.core.spec import build
 from salience.studies.comparison import Comparison, Standing, compare
-from salience.studies.statistics import Accuracy, pointing_accuracy
+from salience.studies.statistics import Accuracy, Interval, pointing_accuracy
 from salience.studies.store import Row, Store
 from salience.studies.variance import VarianceSplit, flip_probability, variance_split
 from salience.studies.work import RELATIVE_ERROR
@@ -22,30 +23,68 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Which rows one table is made of.
+
+    Attributes:
+        model: Its name.
+        perturbation: What was done to the pictures; empty: nothing.
+        variant: How the perturbed map was made; empty: no perturbation.
+        changed: Whether these are the pictures whose prediction changed; they are summarised apart.
+    """
+
+    model: str
+    perturbation: str
+    variant: str
+    changed: bool
+
+    @property
+    def title(self) -> str:
+        """Model, perturbation and variant."""
+        parts = [self.model, *([self.perturbation] if self.perturbation else []), *([VARIANTS[self.variant]] if self.variant else [])]
+        return ", ".join(parts) + (", pictures whose prediction changed" if self.changed else "")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All values of one metric in one table.
+
+    Attributes:
+        images: Names of the pictures.
+        values: For each method (images, seeds), targets averaged, NaN where there is no value.
+        errors: The values' own Monte-Carlo errors, likewise; None for a method that has none.
+        undefined: Values that do not exist, for each method.
+        failed: Values that could not be computed, for each method.
+    """
+
+    images: list[str]
+    values: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray | None]
+    undefined: dict[str, int]
+    failed: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Column:
     """One metric of a table: all methods compared.
 
     Attributes:
         metric: Its specification.
         higher_is_better: None where neither is.
+        cells: The values.
         comparison: Means, intervals, tests against the best.
-        values: For each method (images, seeds), targets averaged, NaN where there is no value.
         splits: How each method's variance splits.
         flips: For each method the chance that a new seed ranks it and the best the other way round.
         accuracies: For metrics whose mean is taken by class: each method's.
-        undefined: Values that do not exist, for each method.
-        failed: Values that could not be computed, for each method.
     """
 
     metric: str
     higher_is_better: bool | None
+    cells: Cells
     comparison: Comparison
-    values: dict[str, np.ndarray]
     splits: dict[str, VarianceSplit]
     flips: dict[str, float]
     accuracies: dict[str, Accuracy]
-    undefined: dict[str, int]
-    failed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -53,26 +92,35 @@ class Table:
     """All metrics of the methods on one model, under one perturbation.
 
     Attributes:
-        model: Its name.
-        perturbation: What was done to the pictures; empty: nothing.
-        variant: How the perturbed map was made; empty: no perturbation.
-        changed: Whether these are the pictures whose prediction changed; they are summarised apart.
+        place: Which model and perturbation.
         methods: Specifications.
         columns: The metrics.
     """
 
-    model: str
-    perturbation: str
-    variant: str
-    changed: bool
+    place: Place
     methods: list[str]
     columns: list[Column] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """Model, perturbation and variant."""
-        parts = [self.model, *([self.perturbation] if self.perturbation else []), *([VARIANTS[self.variant]] if self.variant else [])]
-        return ", ".join(parts) + (", pictures whose prediction changed" if self.changed else "")
+        """Model, perturbation, variant, and how many pictures."""
+        count = max(len(column.cells.images) for column in self.columns)
+        return f"{self.place.title} ({count} picture{'s' if count > 1 else ''})"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, and what could not be tested."""
+        found = []
+        for column in self.columns:
+            counts = {"undefined": column.cells.undefined, "failed": column.cells.failed}
+            lost = [f"{count} {word} of {method}" for word, each in counts.items() for method, count in each.items() if count]
+            if lost:
+                found.append(f"{column.metric}: left out {', '.join(lost)}.")
+        tests = [each.against_best for column in self.columns if column.higher_is_better is not None for each in column.comparison.methods.values() if each.against_best is not None]
+        reasons = [test.why_not.removeprefix("not testable: ") for test in tests if test.why_not]
+        if reasons:
+            found.append(f"{len(reasons)} of {len(tests)} comparisons with the best are not testable: {'; '.join(dict.fromkeys(reasons))}.")
+        return found
 
 
 VARIANTS = {
@@ -84,63 +132,81 @@ VARIANTS = {
 
 
 def tables(store: Store) -> list[Table]:
-    """Everything a study found, in the order of its file."""
-    manifest = store.manifest or {}
-    study = manifest["study"]
-    methods = study["methods"]
-    groups: dict[tuple, list[Row]] = defaultdict(list)
-    for row in store.rows():
-        changed = bool(row["prediction_changed"]) and row["variant"] != "floor"
-        groups[row["model"], row["perturbation"], row["variant"], changed].append(row)
-    metrics = [*study["metrics"], RELATIVE_ERROR]
-    order = {name: place for place, name in enumerate(["", *study["perturbations"]])}
+    """Everything a study found, in the order of its file.
+
+    Raises:
+        InputError: If there is no study, or it has no rows yet.
+    """
     found = []
-    for (model, perturbation, variant, changed), rows in sorted(
-        groups.items(), key=lambda each: (study["models"].index(each[0][0]), order[each[0][1]], list(VARIANTS).index(each[0][2]) if each[0][2] else -1, each[0][3])
-    ):
-        table = Table(model, perturbation, variant, changed, methods)
-        by_metric: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            by_metric[row["metric"]].append(row)
-        table.columns.extend(_column(metric, by_metric[metric], methods) for metric in metrics if metric in by_metric)
-        found.append(table)
+    for place, metrics in grouped(store).items():
+        methods = list(next(iter(metrics.values()))[0].values)
+        found.append(Table(place, methods, [_column(metric, cells, rows) for metric, (cells, rows) in metrics.items()]))
     return found
 
 
-def _column(metric: str, rows: Sequence[Row], methods: Sequence[str]) -> Column:
-    images, seeds = sorted({row["image"] for row in rows}), sorted({row["seed"] for row in rows})
-    cells: dict[str, dict[tuple, list[float]]] = {method: defaultdict(list) for method in methods}
+def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
+    """The values and rows of every metric in every table, in the order of the study's file.
+
+    Raises:
+        InputError: If there is no study, or it has no rows yet.
+    """
+    rows = store.rows()
+    if not rows or store.manifest is None:
+        raise InputError(f"{store.folder} has no rows yet: continue the study with 'salience study run --resume'.")
+    study = store.manifest["study"]
+    found: dict[Place, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        changed = bool(row["prediction_changed"]) and row["variant"] != "floor"
+        found[Place(row["model"], row["perturbation"], row["variant"], changed)][row["metric"]].append(row)
+    perturbations, variants = ["", *study["perturbations"]], ["", *VARIANTS]
+    order = sorted(found, key=lambda each: (study["models"].index(each.model), perturbations.index(each.perturbation), variants.index(each.variant), each.changed))
+    metrics = [*study["metrics"], RELATIVE_ERROR]
+    return {place: {metric: (_cells(found[place][metric], study["methods"]), found[place][metric]) for metric in metrics if metric in found[place]} for place in order}
+
+
+def _cells(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
+    images = {image: number for number, image in enumerate(sorted({row["image"] for row in rows}))}
+    seeds = {seed: number for number, seed in enumerate(sorted({row["seed"] for row in rows}))}
+    values: dict[str, dict[tuple, list[float]]] = {method: defaultdict(list) for method in methods}
     errors: dict[str, dict[tuple, list[float]]] = {method: defaultdict(list) for method in methods}
     counts = {status: dict.fromkeys(methods, 0) for status in ("undefined", "failed")}
     for row in rows:
+        at = images[row["image"]], seeds[row["seed"]]
         if row["status"] != "ok":
             counts[row["status"]][row["method"]] += 1
-        elif math.isfinite(row["value"]):
-            cells[row["method"]][row["image"], row["seed"]].append(row["value"])
+        elif not math.isfinite(row["value"]):
+            counts["undefined"][row["method"]] += 1
+        else:
+            values[row["method"]][at].append(row["value"])
             if row["stderr"] is not None:
-                errors[row["method"]][row["image"], row["seed"]].append(row["stderr"])
+                errors[row["method"]][at].append(row["stderr"])
 
-    def grid(found: Mapping[tuple, list[float]], power: int = 1) -> np.ndarray:
+    def filled(found: Mapping[tuple, list[float]]) -> np.ndarray:
         table = np.full((len(images), len(seeds)), np.nan)
-        for (image, seed), values in found.items():
-            mean = np.mean(np.square(values)) / len(values) if power == 2 else np.mean(values)
-            table[images.index(image), seeds.index(seed)] = np.sqrt(mean) if power == 2 else mean
+        for at, each in found.items():
+            table[at] = np.mean(each)
         return table
 
+    def of_means(found: Mapping[tuple, list[float]]) -> np.ndarray:
+        """The error of a mean over targets."""
+        return np.sqrt(filled({at: [float(np.mean(np.square(each))) / len(each)] for at, each in found.items()}))
+
+    return Cells(list(images), {method: filled(values[method]) for method in methods}, {method: of_means(errors[method]) if errors[method] else None for method in methods}, **counts)
+
+
+def _column(metric: str, cells: Cells, rows: Sequence[Row]) -> Column:
     facts = _facts(metric)
     higher = facts.get("higher_is_better")
-    values = {method: grid(cells[method]) for method in methods}
-    comparison = compare(values, higher_is_better=higher is not False, shared=[method for method in methods if _shares_weights(method)])
+    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if shares_weights(method)])
     best = comparison.best
     return Column(
         metric,
         higher,
+        cells,
         comparison,
-        values,
-        {method: variance_split(values[method], grid(errors[method], 2) if errors[method] else None) for method in methods},
-        {method: flip_probability(values[method], values[best]) for method in methods if best is not None and method != best},
-        {method: _accuracy(method, rows) for method in methods} if facts.get("by_class") else {},
-        *(counts[status] for status in ("undefined", "failed")),
+        {method: variance_split(values, cells.errors[method]) for method, values in cells.values.items()},
+        {method: flip_probability(values, cells.values[best]) for method, values in cells.values.items() if best is not None and method != best},
+        {method: _accuracy(method, rows) for method in cells.values} if facts.get("by_class") else {},
     )
 
 
@@ -152,11 +218,11 @@ def _accuracy(method: str, rows: Sequence[Row]) -> Accuracy:
 def _facts(metric: str) -> dict:
     name = metric.partition(":")[0]
     if name == RELATIVE_ERROR:
-        return {"higher_is_better": False}
+        return {"higher_is_better": None}
     return next(entries(kind)[name].facts for kind in ("metric", "similarity") if name in entries(kind))
 
 
-def _shares_weights(method: str) -> bool:
+def shares_weights(method: str) -> bool:
     """Whether a method draws network weights, which all pictures of a seed share."""
     explainer = build("explainer", method)
     while isinstance(explainer, Explainer):
@@ -168,10 +234,22 @@ def _shares_weights(method: str) -> bool:
 
 def cell(standing: Standing) -> str:
     """A mean and its interval."""
-    if math.isnan(standing.mean):
-        return "-"
-    low, high = standing.interval.low, standing.interval.high
-    return f"{standing.mean:.3g}" + ("" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]")
+    return with_interval(standing.mean, standing.interval)
+
+
+def with_interval(mean: float, interval: Interval = Interval(math.nan, math.nan)) -> str:  # noqa: B008  # frozen
+    """A number and its interval, if there is one; a dash if there is no number."""
+    return number(mean, ".3g") + ("" if math.isnan(mean) or math.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]")
+
+
+def p_value(p: float) -> str:
+    """A p-value to three digits."""
+    return "< 0.001" if p < 0.001 else number(p, ".3f")
+
+
+def number(value: float, form: str) -> str:
+    """A number, or a dash if it is not known."""
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def is_best(method: str, column: Column) -> bool:
@@ -200,41 +278,44 @@ def print_summary(store: Store, console: "Console") -> None:
     from rich.text import Text
 
     for table in tables(store):
-        grid = Grid(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        console.print(Text(table.title, style="bold"))
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
         grid.add_column("method", overflow="fold")
         for column in table.columns:
-            grid.add_column(heading(column), overflow="fold")
+            grid.add_column(Text(heading(column)), overflow="fold")
         for method in table.methods:
-            grid.add_row(method, *(Text(cell(column.comparison.methods[method]), style="bold" if is_best(method, column) else "") for column in table.columns))
+            grid.add_row(Text(method), *(Text(text, style="bold" if best else "") for text, best in line(table, method)))
         console.print(grid)
-        for column in table.columns:
-            lost = [f"{count} {word} of {method}" for word in ("undefined", "failed") for method, count in getattr(column, word).items() if count]
-            if lost:
-                console.print(f"{column.metric}: left out {', '.join(lost)}.", style="dim", highlight=False)
-    console.print(LEGEND, style="dim", highlight=False)
+        for note in table.notes:
+            console.print(Text(note, style="dim"))
+    console.print(Text(LEGEND, style="dim"))
+
+
+def line(table: Table, method: str) -> list[tuple[str, bool]]:
+    """A method's cells, and whether each is in bold."""
+    return [(cell(column.comparison.methods[method]), is_best(method, column)) for column in table.columns]
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown."""
     lines = ["| method | " + " | ".join(map(heading, table.columns)) + " |", "|---|" + "---:|" * len(table.columns)]
     for method in table.methods:
-        cells = [(f"**{text}**" if is_best(method, column) else text) for column, text in _cells(table, method)]
-        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+        lines.append(f"| `{method}` | " + " | ".join(f"**{text}**" if best else text for text, best in line(table, method)) + " |")
     return "\n".join(lines)
 
 
 def latex(table: Table) -> str:
     """The table in LaTeX, for the package booktabs."""
-    lines = [r"\begin{tabular}{l" + "r" * len(table.columns) + "}", r"\toprule", "method & " + " & ".join(_escaped(heading(column)) for column in table.columns) + r" \\", r"\midrule"]
+    lines = [r"\begin{tabular}{l" + "r" * len(table.columns) + "}", r"\toprule", "method & " + " & ".join(escaped(heading(column)) for column in table.columns) + r" \\", r"\midrule"]
     for method in table.methods:
-        cells = [(rf"\textbf{{{_escaped(text)}}}" if is_best(method, column) else _escaped(text)) for column, text in _cells(table, method)]
-        lines.append(rf"\texttt{{{_escaped(method)}}} & " + " & ".join(cells) + r" \\")
+        cells = [rf"\textbf{{{escaped(text)}}}" if best else escaped(text) for text, best in line(table, method)]
+        lines.append(rf"\texttt{{{escaped(method)}}} & " + " & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _cells(table: Table, method: str) -> Iterator[tuple[Column, str]]:
-    return ((column, cell(column.comparison.methods[method])) for column in table.columns)
+SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
 
 
-def _escaped(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+def escaped(text: str) -> str:
+    """Text in LaTeX."""
+    return text.translate(SPECIAL)

@@ -1,0 +1,84 @@
+"""``salience audit``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+
+if TYPE_CHECKING:
+    from salience.studies.audit import Finding
+
+EXAMPLES = """[bold]Examples[/bold]
+
+salience audit cat.jpg --method gradcam
+
+salience audit *.jpg --model python:my_package.models:make --method rise --method gradcam
+
+salience audit *.jpg --json | jq -r 'select(.passed == false).sentence'
+"""
+
+COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not asked": "dim"}
+
+
+def audit(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...; more of them give narrower intervals.", metavar="IMAGE", show_default=False)],
+    method: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:key=value,...; may be repeated.", show_default="gradient, smoothgrad, gradcam, rise", metavar="NAME", rich_help_panel="What is audited")
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is audited")] = DEFAULT_MODEL,
+    target: Annotated[str | None, typer.Option(help="A class index or name.", show_default="the predicted class", metavar="T", rich_help_panel="What is audited")] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws.", metavar="N", rich_help_panel="How")] = 0,
+    fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Audit methods on your own model and photographs: can their maps be trusted?
+
+    Do they change when the weights are random, beat maps that ignore the model, converge, survive noise, a blur and a flip?
+
+    Makes 8 maps of every image and method. The page "Audit a method" of the documentation tells where the thresholds come from.
+    """
+    from salience.core.explanation import finite
+    from salience.studies.audit import METHODS
+    from salience.studies.audit import audit as audited
+    from salience.zoo.images import load_images
+    from salience.zoo.models import load_model
+
+    if model.startswith("python:"):
+        sys.path.append(str(Path.cwd()))
+    with progress() as report:
+        report("loading the model", 0, None)
+        classifier = load_model(model, device=device)
+        findings = audited(classifier, load_images(images, classifier, fit), method or METHODS, target, seed, report)
+    if as_json:
+        for each in findings:
+            print(json.dumps(finite(dataclasses.asdict(each)), allow_nan=False))  # noqa: T201  # the output itself
+        return
+    for _, card in groupby(findings, key=lambda finding: finding.method):
+        _print_card(list(card))
+
+
+def _print_card(findings: "Sequence[Finding]") -> None:
+    """The findings of one method as a table."""
+    from rich.text import Text
+
+    from salience.studies.audit import QUESTIONS
+
+    console().print(Text(f"{findings[0].method}, {Path(findings[0].image).name}", style="bold"))
+    table = new_table("question", "", "figure", "interval", "wanted", "in words")
+    for each in findings:
+        figure = "" if each.figure is None else f"{each.figure:.3f}"
+        interval = "" if each.low is None or each.high is None else f"{each.low:.3f} to {each.high:.3f}"
+        wanted = "" if each.threshold is None else f"{QUESTIONS[each.question].wanted} {each.threshold:.3f}"
+        table.add_row(Text(each.question), Text(each.verdict, style=COLOURS[each.verdict]), *map(Text, (figure, interval, wanted, each.sentence)))
+    console().print(table)

@@ -1,0 +1,134 @@
+"""Two studies side by side: the cells that both have, on the pictures that both have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salience.core.errors import InputError
+from salience.core.explanation import finite
+from salience.studies.comparison import PairedTest, holm, paired_test
+from salience.studies.statistics import per_image
+from salience.studies.store import Store
+from salience.studies.summary import Cells, Place, grouped, p_value, shares_weights, with_interval
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A cell of two studies.
+
+    Attributes:
+        place: Model, perturbation and variant.
+        metric: Specification.
+        method: Specification.
+        first: Mean in the first study, over the pictures that have a value in both.
+        second: Mean in the second, likewise.
+        test: The paired test of second - first.
+        adjusted: Its p by Holm's method over all cells of the two studies.
+    """
+
+    place: Place
+    metric: str
+    method: str
+    first: float
+    second: float
+    test: PairedTest
+    adjusted: float = float("nan")
+
+
+def compare_studies(first: Store, second: Store) -> list[Difference]:
+    """The difference of two studies in every cell (model, perturbation, variant, metric and method) that both have.
+
+    Pictures are the same if their names, contents, labels and masks are. Seeds of a picture are averaged; of methods
+    that draw weights the seeds, which all pictures share, are resampled too, as many as both have.
+
+    Raises:
+        InputError: If nothing is common.
+    """
+    found, common = [], _common_pictures(first, second)
+    ours, theirs = grouped(first), grouped(second)
+    for place in (each for each in ours if each in theirs):
+        for metric in (each for each in ours[place] if each in theirs[place]):
+            a, b = ours[place][metric][0], theirs[place][metric][0]
+            names = [name for name in a.images if name in common and name in set(b.images)]
+            for method in (each for each in a.values if each in b.values):
+                tables = [_rows(cells, method, names) for cells in (a, b)]
+                both = np.logical_and(*(np.isfinite(per_image(table).values) for table in tables))
+                if both.any():
+                    shared = shares_weights(method)
+                    seeds = min(table.shape[1] for table in tables) if shared else None
+                    before, after = (float(per_image(table).values[both].mean()) for table in tables)
+                    found.append(Difference(place, metric, method, before, after, paired_test(tables[1][both, :seeds], tables[0][both, :seeds], shared_seeds=shared)))
+    if not found:
+        raise InputError(
+            f"{first.folder} and {second.folder} have nothing in common ({len(common)} pictures are in both): compare studies with equal pictures, models, methods, metrics and perturbations."
+        )
+    return [replace(each, adjusted=p) for each, p in zip(found, holm([each.test.p for each in found]).tolist(), strict=True)]
+
+
+def settings(first: Store, second: Store) -> list[str]:
+    """What else differs between two studies: settings, weights of models, versions, pictures of one name."""
+    a, b = (store.manifest or {} for store in (first, second))
+    listed = ("name", "models", "methods", "metrics", "perturbations", "variants", "keep_maps")
+    found = [f"{key}: {value} and {b['study'].get(key)}" for key, value in a["study"].items() if key not in listed and b["study"].get(key) != value]
+    found += [f"the weights of {name}" for name, value in a["models"].items() if b["models"].get(name, value) != value]
+    found += [f"{key}: {value} and {b['versions'].get(key)}" for key, value in a["versions"].items() if b["versions"].get(key) != value]
+    found += [f"threads: {a['threads']} and {b['threads']}"] if a["threads"] != b["threads"] else []
+    changed = [name for name, value in a["images"].items() if b["images"].get(name, value) != value]
+    return found + ([f"{len(changed)} pictures of equal names (the pictures, their labels or masks), {changed[0]} first: left out"] if changed else [])
+
+
+def as_row(found: Difference) -> dict[str, Any]:
+    """A difference as one flat object, for JSON; what is not known is null."""
+    place, test = found.place, found.test
+    key = {"model": place.model, "method": found.method, "metric": found.metric, "perturbation": place.perturbation, "variant": place.variant, "prediction_changed": place.changed}
+    values = {"mean_first": found.first, "mean_second": found.second, "difference": test.difference, "low": test.interval.low, "high": test.interval.high}
+    return key | finite(values | {"p": test.p, "p_holm": found.adjusted, "pairs": test.pairs, "why_not": test.why_not})
+
+
+def print_comparison(first: Store, second: Store, found: Sequence[Difference], console: "Console") -> None:
+    """The differences on a terminal."""
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    console.print(Text(f"{second.folder} against {first.folder}", style="bold"))
+    for setting in settings(first, second):
+        console.print(Text(f"They differ in {setting}."))
+    for place in dict.fromkeys(each.place for each in found):
+        console.print(Text(f"\n{place.title}", style="bold"))
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("metric", "method", "mean of the first", "of the second", "second less first", "p", "p (Holm)", "pairs"):
+            grid.add_column(heading, justify="left" if heading in ("metric", "method") else "right", overflow="fold")
+        for each in (each for each in found if each.place == place):
+            test = each.test
+            means = (with_interval(each.first), with_interval(each.second), with_interval(test.difference, test.interval))
+            grid.add_row(*map(Text, (each.metric, each.method, *means, p_value(test.p), p_value(each.adjusted), str(test.pairs))))
+        console.print(grid)
+    reasons = dict.fromkeys(each.test.why_not for each in found if each.test.why_not)
+    for reason in reasons:
+        console.print(Text(f"{reason[0].upper()}{reason[1:]}.", style="dim"))
+    console.print(Text(LEGEND, style="dim"))
+
+
+LEGEND = (
+    "Means over the pictures that have a value in both studies; the difference with its 95 % interval (bootstrap over pictures; over weight draws too where they are shared); "
+    "p of a paired two-sided test (Wilcoxon; sign flips for metrics of few values), and by Holm's method over all lines."
+)
+
+
+def _common_pictures(first: Store, second: Store) -> set[str]:
+    for store in (first, second):
+        if store.manifest is None:
+            raise InputError(f"{store.folder} holds no study: give a folder that 'salience study run' wrote.")
+    a, b = ((store.manifest or {})["images"] for store in (first, second))
+    return {name for name, value in a.items() if b.get(name) == value}
+
+
+def _rows(cells: Cells, method: str, names: Sequence[str]) -> np.ndarray:
+    place = {name: number for number, name in enumerate(cells.images)}
+    return cells.values[method][[place[name] for name in names]]

@@ -1,0 +1,188 @@
+"""The report of a study: one HTML file that needs nothing else, and its tables in Markdown and LaTeX."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salience import __version__
+from salience.core.files import atomic
+from salience.studies.statistics import Accuracy
+from salience.studies.store import Store
+from salience.studies.summary import LEGEND, Column, Table, escaped, heading, latex, line, markdown, number, p_value, shares_weights, tables, with_interval
+
+GALLERY = 12
+"""Pictures (with a model and a class each) whose maps are shown at most."""
+
+REASONS = 30
+"""Reasons for missing values that are listed at most."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called as ``progress(what, done, total)``."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """All that is known of one metric of a table, ready to print."""
+
+    metric: str
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def report(store: Store, out: str | Path | None = None, progress: Progress | None = None) -> list[Path]:
+    """Write ``report.html``, ``tables.md`` and ``tables.tex``.
+
+    Args:
+        store: The study.
+        out: The folder for them; None takes the study's own.
+        progress: Told what is going on.
+
+    Returns:
+        The three files.
+
+    Raises:
+        InputError: If there is no study, it has no rows yet, or the folder cannot be written.
+    """
+    tell = progress or (lambda what, done, total: None)
+    tell("computing the tables", 0, None)
+    found = tables(store)
+    folder = store.folder if out is None else Path(out)
+    name = (store.manifest or {})["study"]["name"]
+    contents = {"report.html": _page(store, name, found, tell), "tables.md": _all_markdown(name, found), "tables.tex": _all_latex(found)}
+    for file, text in contents.items():
+        with atomic(folder / file) as opened:
+            opened.write(text.encode())
+    return [folder / file for file in contents]
+
+
+def _all_markdown(name: str, found: list[Table]) -> str:
+    parts = [f"# {name}", LEGEND]
+    for table in found:
+        parts += [f"## {table.title}", markdown(table), *table.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _all_latex(found: list[Table]) -> str:
+    parts = ["% needs \\usepackage{booktabs}", *(f"% {part}" for part in LEGEND.split(". "))]
+    for table in found:
+        parts += ["", r"\begin{table}[htbp]", r"\centering", r"\small", rf"\caption{{{escaped(table.title)}}}", latex(table), r"\end{table}"]
+    return "\n".join(parts) + "\n"
+
+
+def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from salience.studies.charts import curves, distributions, gallery
+
+    manifest: dict[str, Any] = store.manifest or {}
+    study = manifest["study"]
+    tell("drawing the curves", 0, None)
+    drawn = curves(store)
+    tell("drawing the maps", 0, None)
+    exhibits, unshown = gallery(store, GALLERY)
+    shown = []
+    for place, table in enumerate(found):
+        tell("drawing the values", place, len(found))
+        rows = [(method, line(table, method)) for method in table.methods]
+        details = [_detail(table, column) for column in table.columns]
+        shown.append({"title": table.title, "headings": [heading(column) for column in table.columns], "rows": rows, "notes": table.notes, "details": details, "charts": distributions(table.columns)})
+    environment = Environment(loader=PackageLoader("salience", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return environment.get_template("studies/report.html").render(
+        title=name,
+        lead=f"{_several(study['methods'], 'method')} on {_several(manifest['images'], 'picture')} and {_several(study['models'], 'model')}, judged by {_several(study['metrics'], 'metric')}.",
+        facts=_facts(store, manifest),
+        reasons=_reasons(store),
+        pictures=list(manifest["images"].items()),
+        legend=LEGEND,
+        tables=shown,
+        curves=drawn,
+        exhibits=exhibits,
+        unshown=unshown,
+        version=__version__,
+    )
+
+
+def _several(things: Any, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _facts(store: Store, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the study was made of and with."""
+    study, data = manifest["study"], manifest["study"]["data"]
+    _, [(rows, ok, undefined, failed, units, seconds)] = store.query(
+        "SELECT count(*), count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'undefined'), count(*) FILTER (status = 'failed'), count(DISTINCT (image, model, method)), sum(seconds) FROM results"
+    )
+    wanted = len(manifest["images"]) * len(study["models"]) * len(study["methods"])
+    options = "".join(f", {key}: {value}" for key, value in data["options"].items())
+    other = ("name", "data", "models", "methods", "metrics", "perturbations", "variants", "seed", "seeds")
+    return [
+        ("pictures", f"{len(manifest['images'])} of {data['dataset']}{options}; class explained: {data['targets'].replace('_', ' ')}"),
+        *(("model", f"{name}, weights {digest[:16]}") for name, digest in manifest["models"].items()),
+        *((key, ", ".join(study[key]) or "none") for key in ("methods", "metrics", "perturbations", "variants")),
+        ("seeds", f"{', '.join(map(str, study['seeds']))}, from {study['seed']}"),
+        *((key.replace("_", " "), str(value)) for key, value in study.items() if key not in other and value is not None),
+        ("threads", str(manifest["threads"])),
+        ("shard", f"{manifest['shard'][0]} of {manifest['shard'][1]}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
+        ("rows", f"{rows}: {ok} ok, {undefined} undefined, {failed} failed"),
+        ("complete", "yes" if units == wanted else f"no, {units} of {wanted} units (an image, a model and a method each) are done"),
+        ("computed for", f"{seconds / 60:.1f} minutes"),
+    ]
+
+
+def _reasons(store: Store) -> list[tuple[str, int, str, str, str]]:
+    """Why rows have no value, the most frequent first; beyond `REASONS` only how many there are."""
+    _, found = store.query(
+        "SELECT status, count(*), string_agg(DISTINCT method, ', ' ORDER BY method), string_agg(DISTINCT metric, ', ' ORDER BY metric), reason FROM results "
+        "WHERE status <> 'ok' GROUP BY status, reason ORDER BY status, count(*) DESC, reason"
+    )
+    rest = found[REASONS:]
+    return [(*row,) for row in found[:REASONS]] + ([("", sum(row[1] for row in rest), "", "", f"{len(rest)} more reasons: salience study query shows them")] if rest else [])
+
+
+def _detail(table: Table, column: Column) -> Detail:
+    """Every figure about one metric."""
+    comparison, tested = column.comparison, column.higher_is_better is not None
+    headings = ["method", "pictures", *(["pairs", "difference to the best", "test", "p", "p (Holm)", "tied", "tied, unadjusted", "effect", "flips"] if tested else [])]
+    headings += ["between images", "sampling", "seeds", "undefined", "failed", *(["mean over classes", "classes"] if column.accuracies else [])]
+    rows = []
+    for method in table.methods:
+        standing, split = comparison.methods[method], column.splits[method].shares
+        row = [method, str(standing.images)]
+        test = standing.against_best
+        if tested and test is None:
+            row += ["", "the best" if method == comparison.best else "", *[""] * 7]
+        elif tested and test is not None:
+            difference = with_interval(test.difference, test.interval)
+            row += [str(test.pairs), difference, test.why_not or test.test, p_value(test.p), p_value(standing.adjusted), _yes(standing.tied), _yes(standing.tied_unadjusted)]
+            row += [number(test.effect, ".2f"), number(column.flips[method], ".2g")]
+        row += [*(number(share, ".0%") for share in (split.images, split.sampling, split.seeds)), str(column.cells.undefined[method]), str(column.cells.failed[method])]
+        rows.append(row + (_of_classes(column.accuracies[method]) if column.accuracies else []))
+    return Detail(column.metric, _caption(column, table), headings, rows)
+
+
+def _caption(column: Column, table: Table) -> str:
+    parts = []
+    if column.higher_is_better is not None and column.comparison.best is not None:
+        parts.append(
+            f"The best is {column.comparison.best}. The difference is method less best, with its 95 % interval, over the pairs; effect: matched-pairs rank-biserial correlation, -1 to 1; "
+            "flips: the chance that one new seed ranks the method before the best."
+        )
+    parts.append("Between images, sampling and seeds: shares of the variance of single values.")
+    if next(iter(column.cells.values.values())).shape[1] < 2:
+        parts.append("With one seed neither these nor flips are known.")
+    if any(shares_weights(method) for method in table.methods):
+        parts.append("Methods that draw weights share them over pictures, so their seeds are resampled too.")
+    return " ".join(parts)
+
+
+def _of_classes(accuracy: Accuracy) -> list[str]:
+    return [with_interval(accuracy.mean, accuracy.interval), str(len(accuracy.classes))]
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "-"}[value]

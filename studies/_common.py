@@ -1,0 +1,288 @@
+"""What the studies of papers share: options, folders, rows that are resumed, tables beside the published numbers, verdicts on claims.
+
+A script builds a parser with `parser`, and gives it and its work to `main`. The work runs studies with `rows`, reads them with
+`values`, and writes through a `Report`, which prints what it writes to ``results.md``.
+"""
+
+import argparse
+import math
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from salience.core.errors import InputError
+from salience.core.files import atomic
+from salience.show.overlay import to_png
+from salience.studies.comparison import holm, paired_test
+from salience.studies.run import run
+from salience.studies.statistics import Interval, bootstrap_interval, per_image
+from salience.studies.store import Row, Store
+from salience.studies.study import Study
+
+DATA = Path("../shared/data")
+"""Where data are sought unless an option names another folder."""
+
+SHIPPED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "horse.png", "camera.png")
+"""scikit-image's pictures of things, taken where there is no folder of photographs."""
+
+LEVEL = 0.05
+"""A claim is decided if its p, adjusted for the number of claims, is under this."""
+
+
+def parser(name: str, doc: str, limit: int, what: str = "pictures") -> argparse.ArgumentParser:
+    """The options that every study has.
+
+    Args:
+        name: Of the study: its folder in out/studies.
+        doc: The script's docstring.
+        limit: How many pictures are taken unless --limit or --full says otherwise.
+        what: What --limit counts.
+    """
+    made = argparse.ArgumentParser(prog=f"python studies/{Path(sys.argv[0]).name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--full", action="store_true", help="the paper's size and models, for those who have the data and the hours")
+    made.add_argument("--limit", type=_positive, metavar="N", help=f"{what} at most (default: {limit}; with --full all); may grow when a study is continued")
+    made.add_argument("--out", type=Path, metavar="DIR", help=f"where rows, pictures and results.md go (default: out/studies/{name}, with --full out/studies/{name}-full)")
+    made.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes; they share the cores (default: 1)")
+    made.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of the network, where the study can do with less; bfloat16 is faster on CPUs that know it (default: float32)"
+    )
+    made.set_defaults(name=name, small_limit=limit)
+    return made
+
+
+def main(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> int:
+    """Parse the options and do the work; what is wrong with the input becomes one line.
+
+    Returns:
+        The exit code: 0, 2 for wrong input, 130 if interrupted.
+    """
+    given = made.parse_args(arguments)
+    given.out = given.out or Path("out/studies") / (f"{given.name}-full" if given.full else given.name)
+    if given.limit is None and not given.full:
+        given.limit = given.small_limit
+    try:
+        work(given)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted: the same command continues.\n")
+        return 130
+    return 0
+
+
+def required(folder: Path | str | None, option: str, what: str) -> Path:
+    """A folder or file that must be there.
+
+    Args:
+        folder: Where it should be.
+        option: The option that names another.
+        what: What it holds.
+
+    Raises:
+        InputError: If it is not there.
+    """
+    if folder is None or not Path(folder).exists():
+        raise InputError(f"{what} is needed{'' if folder is None else f' and not found at {folder}'}: say where it is with {option}.")
+    return Path(folder)
+
+
+def photographs(folder: Path, given: argparse.Namespace, option: str = "--photos") -> dict[str, Any]:
+    """The options of a data set of photographs in a random but fixed order: a folder, or else the pictures that scikit-image ships.
+
+    Args:
+        folder: Its pictures; with a ``labels.csv`` those that it names.
+        given: The script's options; shipped pictures are copied to its `out`.
+        option: The option that names another folder.
+
+    Returns:
+        What `Study` takes as ``data``, without targets.
+
+    Raises:
+        InputError: If a folder that is not the default one is missing.
+    """
+    if not folder.is_dir() and folder.is_relative_to(DATA):
+        import skimage.data
+
+        shipped, folder = Path(skimage.data.__file__).parent, given.out / "photographs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in SHIPPED:
+            shutil.copyfile(shipped / name, folder / name)
+    required(folder, option, "A folder of photographs")
+    labels = {"labels": "labels.csv"} if (folder / "labels.csv").is_file() else {}
+    return {"dataset": "folder", "root": str(folder), "shuffle": 0} | labels
+
+
+def rows(study: Study, folder: Path, given: argparse.Namespace) -> Store:
+    """Run a study, or what is left of it, and say how far it is.
+
+    Args:
+        study: The study.
+        folder: For its rows.
+        given: The script's options: limit and workers are taken from it.
+
+    Returns:
+        The store of its rows.
+    """
+    store = run(study, folder, resume=Store(folder).manifest is not None, workers=given.workers, limit=given.limit, report=_progress)
+    counts = store.query("SELECT status, reason, count(*) FROM results WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL")[1]
+    for status, reason, count in counts:
+        sys.stderr.write(f"{count} rows {status}: {reason}\n")
+    return store
+
+
+def _progress(what: str, done: int, total: int | None) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{what}: {done}{'' if total is None else f' of {total}'}")
+        sys.stderr.write("\n" if done == total else "")
+        sys.stderr.flush()
+
+
+def values(store: Store, method: str, metric: str, *, model: str | None = None, perturbation: str = "", variant: str = "", same_prediction: bool = False) -> np.ndarray:
+    """One metric of one method: (images, seeds), the images of the study in their order, targets averaged, NaN where there is no value.
+
+    Args:
+        store: A study's rows.
+        method: Specification as the study has it (``study.methods[i]``).
+        metric: Likewise.
+        model: Its name; None if the study has only one.
+        perturbation: Specification; empty for metrics of a map and for the variant ``floor``.
+        variant: How maps were compared.
+        same_prediction: Leave out images whose prediction the perturbation changed.
+    """
+    manifest = store.manifest or {}
+    images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
+    found: dict[tuple, list[float]] = {}
+    wanted = {"method": method, "metric": metric, "perturbation": perturbation, "variant": variant} | ({} if model is None else {"model": model})
+    for row in _found(store):
+        kept = all(row[key] == value for key, value in wanted.items()) and row["status"] == "ok" and not (same_prediction and row["prediction_changed"])
+        if kept:
+            found.setdefault((row["image"], row["seed"]), []).append(row["value"])
+    return np.array([[np.mean(found[image, seed]) if (image, seed) in found else np.nan for seed in seeds] for image in images])
+
+
+@lru_cache(maxsize=8)
+def _found(store: Store) -> list[Row]:
+    return store.rows()
+
+
+def number(value: float) -> str:
+    """A number for a table: four decimals, or three digits where that says too little."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"
+
+
+def with_interval(mean: float, interval: Interval) -> str:
+    """A mean and its 95 % interval."""
+    return number(mean) + ("" if math.isnan(mean) or math.isnan(interval.low) else f" [{number(interval.low)}, {number(interval.high)}]")
+
+
+def mean_cell(found: np.ndarray) -> str:
+    """The mean over images of values (images, seeds), and its interval by a bootstrap over images."""
+    each = per_image(found).values
+    return with_interval(float(np.nanmean(each)), bootstrap_interval(found)) if np.isfinite(each).any() else "-"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something a paper says, and what was found here.
+
+    Attributes:
+        statement: What it says, one sentence.
+        published: Its numbers.
+        ours: Ours, with an interval.
+        p: Two-sided, before any adjustment; NaN if nothing was tested.
+        agrees: Whether our numbers point the way that the paper says; None if nothing was tested.
+    """
+
+    statement: str
+    published: str
+    ours: str
+    p: float = math.nan
+    agrees: bool | None = None
+
+    def verdict(self, adjusted: float) -> str:
+        """What to say, given p adjusted for the number of claims."""
+        if self.agrees is None or not adjusted < LEVEL:
+            return "not decided here"
+        return "holds" if self.agrees else "does not hold"
+
+
+def difference(statement: str, published: str, first: np.ndarray, second: np.ndarray, says: Literal["<", ">"], shared_seeds: bool = False) -> Claim:
+    """The claim that one thing is less, or more, than another, tested on pairs of the same images.
+
+    Args:
+        statement: What the paper says.
+        published: Its numbers.
+        first: (images,) or (images, seeds).
+        second: Of the same images; or one constant for all.
+        says: ``<``: the claim is that the first is less.
+        shared_seeds: The seeds are draws of weights that all images share.
+    """
+    second = np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second
+    test = paired_test(first, second, shared_seeds=shared_seeds)
+    way = test.difference < 0 if says == "<" else test.difference > 0
+    ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images" + (f" ({test.why_not})" if test.why_not else f", {test.test}")
+    interval_decides = not shared_seeds or not test.interval.low <= 0 <= test.interval.high
+    return Claim(statement, published, ours, test.p if interval_decides else 1.0, None if math.isnan(test.p) else bool(way))
+
+
+class Report:
+    """Prints what it is told and keeps it for ``results.md``.
+
+    Args:
+        given: The script's options; `out` is where everything goes.
+        title: The first line.
+    """
+
+    def __init__(self, given: argparse.Namespace, title: str) -> None:
+        self.out, self.parts = given.out, [f"# {title}"]
+        print(self.parts[0])  # noqa: T201  # the output itself
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self.parts.append(text)
+        print(f"\n{text}", flush=True)  # noqa: T201  # as above
+
+    def table(self, title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        """A table with its title; the first column to the left, the others to the right."""
+        lines = [list(columns), *(list(row) for row in cells)]
+        widths = [max(len(row[place]) for row in lines) for place in range(len(columns))]
+        texts = ["| " + " | ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |" for row in lines]
+        rule = "|" + "|".join("-" * (width + 2) if place == 0 else "-" * (width + 1) + ":" for place, width in enumerate(widths)) + "|"
+        self.text(f"## {title}")
+        self.text("\n".join([texts[0], rule, *texts[1:]]))
+
+    def claims(self, claims: Sequence[Claim]) -> None:
+        """Every claim with its verdict, p adjusted by Holm's method over all that are tested."""
+        self.text("## Claims")
+        for claim, adjusted in zip(claims, holm([claim.p for claim in claims]), strict=True):
+            certainty = "" if math.isnan(claim.p) else f", p {claim.p:.2g}, for all claims of this study {adjusted:.2g}"
+            self.text(f"- **{claim.verdict(float(adjusted))}**: {claim.statement}\n  - published: {claim.published}\n  - ours: {claim.ours}{certainty}")
+
+    def picture(self, name: str, drawn: bytes | Figure, caption: str) -> None:
+        """A PNG file beside the results, and its caption in them."""
+        with atomic(self.out / f"{name}.png") as file:
+            file.write(to_png(drawn) if isinstance(drawn, Figure) else drawn)
+        self.text(f"![{caption}]({name}.png)")
+
+    def done(self) -> None:
+        """Write results.md."""
+        with atomic(self.out / "results.md") as file:
+            file.write(("\n\n".join(self.parts) + "\n").encode())
+        print(f"\nAll of this is in {self.out / 'results.md'}.")  # noqa: T201  # as above
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

@@ -1,0 +1,65 @@
+"""Sheets of pictures and maps with headings, and a legend that says what the colours are."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from salience.show.colour import HEAT, Scale
+from salience.show.overlay import FAINT, INK, colour_bar, drawing
+
+SIDE, GAP, HEAD, NAME, FOOT = 1.7, 0.08, 0.36, 1.5, 0.75
+"""Inches: a panel, the space between panels, the headings above and at the left, the legend below."""
+
+SHARE = Scale(0.0, 1.0, False, HEAT)
+"""Colours of a map brought to 0..1."""
+
+
+def picture(image: Tensor) -> np.ndarray:
+    """An image (c, h, w) in [0, 1] as it is drawn."""
+    return image.as_subclass(torch.Tensor).expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def overlaid(saliency: Tensor, image: Tensor) -> np.ndarray:
+    """A map (h, w), brought to 0..1, in colours over its image in grey."""
+    low, high = saliency.min(), saliency.max()
+    values = ((saliency - low) / (high - low).clamp_min(1e-30)).double().numpy()
+    grey = 0.3 + 0.7 * (picture(image) @ np.array([0.299, 0.587, 0.114]))[..., None]
+    return 0.78 * SHARE.colour(values) + 0.22 * grey
+
+
+def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray | None]]], legend: str, notes: Sequence[Sequence[str]] | None = None, scale: Scale = SHARE) -> Figure:
+    """Pictures in rows and columns.
+
+    Args:
+        columns: What is above each.
+        rows: The name of each and its pictures (h, w, 3) in [0, 1]; None leaves a place empty.
+        legend: What the colours are.
+        notes: A line below each picture.
+        scale: Of the colour bar.
+    """
+    below = 0.2 if notes else 0.0
+    across = NAME + len(columns) * (SIDE + GAP) + GAP
+    down = HEAD + len(rows) * (SIDE + GAP + below) + FOOT
+    with drawing():
+        made = Figure(figsize=(across, down), dpi=100)
+        for column, text in enumerate(columns):
+            made.text((NAME + column * (SIDE + GAP) + SIDE / 2) / across, 1 - HEAD / 2 / down, text, ha="center", va="center", size=9.5, weight="bold")
+        for row, (name, pictures) in enumerate(rows):
+            top = HEAD + row * (SIDE + GAP + below)
+            made.text(0.1 / across, 1 - (top + SIDE / 2) / down, "\n".join(textwrap.wrap(name, 20)), va="center", size=9, color=INK)
+            for column, each in enumerate(pictures):
+                if each is not None:
+                    left = NAME + column * (SIDE + GAP)
+                    axes = made.add_axes((left / across, 1 - (top + SIDE) / down, SIDE / across, SIDE / down))
+                    axes.imshow(each, interpolation="bilinear")
+                    axes.axis("off")
+                    if notes:
+                        made.text((left + SIDE / 2) / across, 1 - (top + SIDE + 0.1) / down, notes[row][column], ha="center", va="center", size=7.5, color=FAINT)
+        bar = made.add_axes((0.1 / across, (FOOT - 0.28) / down, 2.2 / across, 0.12 / down))
+        colour_bar(bar, scale, size=7.5, room=0.2)
+        made.text(2.5 / across, (FOOT - 0.2) / down, "\n".join(textwrap.wrap(legend, int((across - 2.6) * 14.5))), va="center", size=8.5, color=INK)
+        return made

@@ -1,0 +1,246 @@
+"""The report on SmoothGrad and RISE (000), figures 1 to 4: how similar maps of perturbed pictures are to those of the pictures themselves.
+
+The published table is printed beside ours for the same similarities under four conditions: the same draws with a flip undone
+(common), the same draws with the flip left (as_is), new draws (fresh), and the same picture twice with new draws (floor). What the floor shows is the
+method's own noise: no picture was changed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import DATA, Claim, Report, difference, main, mean_cell, number, parser, photographs, rows, values, with_interval
+from _pictures import overlaid, picture, sheet
+
+import salience as sal
+from salience.core.draws import streams
+from salience.core.robustness import Variant, compared
+from salience.studies.statistics import Interval, per_image
+from salience.studies.store import Store
+from salience.studies.study import Study
+from salience.studies.work import RELATIVE_ERROR, seeds_of
+
+PERTURBATIONS = {"gaussian_noise": "noise, sd 25 of 255", "gaussian_blur": "blur, 5 x 5", "horizontal_flip": "horizontal flip"}
+SIMILARITIES = ("ssim", "cosine", "mse", "pearson", "spearman")
+SMOOTHGRAD = "smoothgrad:samples=20,noise_level=0.2,absolute=true"
+
+PUBLISHED = {
+    ("gaussian_noise", "SmoothGrad"): (0.3537, 0.8744, 0.008),
+    ("gaussian_noise", "RISE"): (0.3762, 0.9963, 0.1023),
+    ("gaussian_blur", "SmoothGrad"): (0.3264, 0.8493, 0.0104),
+    ("gaussian_blur", "RISE"): (0.2951, 0.9961, 0.1238),
+    ("horizontal_flip", "SmoothGrad"): (0.2584, 0.8353, 0.0134),
+    ("horizontal_flip", "RISE"): (0.4827, 0.9964, 0.1047),
+}
+"""Figure 4: SSIM, cosine, MSE, means over 15 pictures."""
+
+PUBLISHED_METHODS, OURS, QUARTER = ("SmoothGrad", "RISE"), "RISE, our estimator", "RISE, a quarter of the masks"
+REPORT_MASKS = 2000
+VARIANTS: dict[Variant, str] = {"common": "same draws", "fresh": "new draws"}
+
+
+def rise(masks: int, estimator: str) -> str:
+    """RISE as its authors' Keras example has it: a grid of 8 x 8, half of the cells kept."""
+    return f"rise:samples={masks},grid=8,estimator={estimator}"
+
+
+class Results:
+    """The rows of both studies, found by what they are called here.
+
+    Attributes:
+        methods: The specification of each method by its name in the tables.
+    """
+
+    def __init__(self, gradients: Store, masked: Store, masks: int) -> None:
+        self.methods = {
+            "SmoothGrad": SMOOTHGRAD,
+            "RISE": rise(masks, "original"),
+            OURS: rise(masks, "crossfit"),
+            "RISE, a quarter of the masks": rise(max(masks // 4, 1), "original"),
+            "edges": "edges",
+            "random": "random",
+        }
+        self.gradients, self.masked = gradients, masked
+        self.specified = {str(sal.Explainer.from_value(each)) for each in (gradients.manifest or {})["study"]["methods"]}
+
+    def of(self, name: str, metric: str, perturbation: str = "", variant: str = "") -> np.ndarray:
+        """Values (images, seeds)."""
+        method = str(sal.Explainer.from_value(self.methods[name]))
+        store = self.gradients if method in self.specified else self.masked
+        return values(store, method, metric, perturbation="" if variant == "floor" else perturbation, variant=variant)
+
+
+def studies(given: argparse.Namespace) -> tuple[Study, Study]:
+    """SmoothGrad and the controls in float32, because bfloat16 changes gradients; RISE with a model that remembers."""
+    common = {
+        "data": photographs(given.photos, given) | {"targets": "predicted"},
+        "metrics": list(SIMILARITIES),
+        "perturbations": list(PERTURBATIONS),
+        "fit": "squash",
+    }
+    masks = given.masks
+    risen = [rise(masks, "original"), rise(masks, "crossfit"), rise(max(masks // 4, 1), "original")]
+    first = Study.model_validate(common | {"name": "SmoothGrad under perturbations", "models": given.model, "methods": [SMOOTHGRAD, "edges", "random"]})
+    second = Study.model_validate(common | {"name": "RISE under perturbations", "models": f"python:_remembering:{given.model}@{given.precision}", "methods": risen})
+    return first, second
+
+
+def at_masks(floor: np.ndarray, masks: int, wanted: int) -> np.ndarray:
+    """The correlation of two maps of the same picture by independent masks, at another number of masks.
+
+    It is s / (s + v / N), with s the variance over pixels of the true map and v that of the noise of one mask.
+    """
+    return 1 / (1 + (1 / np.where(floor > 0, floor, np.nan) - 1) * masks / wanted)
+
+
+def without_noise(floor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """The correlation that two maps would have without noise: what is measured, divided by the maps' reliability.
+
+    The reliability of a map is the correlation of two maps of the same picture by independent draws; that of the perturbed picture's map is taken to be the same.
+    """
+    return fresh / np.where(floor > 0, floor, np.nan)
+
+
+def noise_share(floor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """The share of what two maps lack to a correlation of 1 that is there without any perturbation too."""
+    return (1 - floor) / np.where(fresh < 1, 1 - fresh, np.nan)
+
+
+def estimated(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> str:
+    """A function of means over images, and its 95 % interval by a bootstrap over images."""
+    table = np.stack([per_image(each).values for each in columns])
+    table = table[:, np.isfinite(table).all(0)]
+    chosen = np.random.default_rng(0).integers(table.shape[1], size=(4000, table.shape[1]))
+    resampled = statistic(*table[:, chosen].mean(2))
+    low, high = np.nanquantile(resampled, [0.025, 0.975]) if np.isfinite(resampled).any() else (np.nan, np.nan)
+    return with_interval(float(statistic(*table.mean(1))), Interval(float(low), float(high)))
+
+
+def figure_4(report: Report, found: Results) -> None:
+    """The report's table, one similarity at a time."""
+    for place, similarity in enumerate(SIMILARITIES):
+        lines = []
+        for perturbation, shown in PERTURBATIONS.items():
+            for name in (each for each in found.methods if each != QUARTER):
+                published = PUBLISHED.get((perturbation, name))
+                variants = [mean_cell(found.of(name, similarity, perturbation, each)) for each in ("common", "as_is", "fresh", "floor")]
+                if perturbation != "horizontal_flip":
+                    variants[1] = "as common"
+                lines.append([f"{shown}: {name}", "-" if published is None or place > 2 else number(published[place]), *variants])
+        report.table(f"{similarity}, maps brought to 0..1", ["", "published", "common", "as_is", "fresh", "floor"], lines)
+
+
+def mask_noise(report: Report, found: Results, masks: int) -> None:
+    """Whether what RISE's figures show is its masks."""
+    lines = []
+    for name in (*PUBLISHED_METHODS, OURS):
+        floor, fresh = found.of(name, "pearson", variant="floor"), [found.of(name, "pearson", each, "fresh") for each in PERTURBATIONS]
+        lines.append([name, mean_cell(found.of(name, RELATIVE_ERROR)), mean_cell(floor), *(mean_cell(each) for each in fresh)])
+    report.table("Correlations of maps with new draws", ["", "relative error", "same picture", *PERTURBATIONS.values()], lines)
+
+    lines = []
+    for name in (*PUBLISHED_METHODS, OURS):
+        floor, fresh = found.of(name, "pearson", variant="floor"), [found.of(name, "pearson", each, "fresh") for each in PERTURBATIONS]
+        lines.append([f"{name}: correlation without noise", *(estimated(without_noise, floor, each) for each in fresh)])
+        lines.append([f"{name}: share of the loss that is noise", *(estimated(noise_share, floor, each) for each in fresh)])
+    floor = found.of("RISE", "pearson", variant="floor")
+
+    def foretold(floor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        more = at_masks(floor, masks, REPORT_MASKS)
+        return noise_share(more, np.minimum(without_noise(floor, fresh), 1) * more)
+
+    lines.append([f"RISE: that share foretold for {REPORT_MASKS} masks", *(estimated(foretold, floor, found.of("RISE", "pearson", each, "fresh")) for each in PERTURBATIONS)])
+    report.table("What of the loss is noise of the method, what is the perturbation", ["", *PERTURBATIONS.values()], lines)
+    quarter = max(masks // 4, 1)
+    less = found.of(QUARTER, "pearson", variant="floor")
+    report.text(
+        "The correlation without noise is that with new draws divided by that of the same picture: what endless draws would leave (a little above 1 is 1). The share of the loss that is noise is "
+        "(1 - same picture) / (1 - perturbed); 1 means that the perturbation adds nothing to what new draws do. "
+        f"Numbers for {REPORT_MASKS} masks follow from the correlation of two maps of one picture, s / (s + v / N): the same picture gives {estimated(lambda each: at_masks(each, masks, REPORT_MASKS), floor)} there. "
+        f"Check of that law: {quarter} masks give {mean_cell(less)} and so foretell {estimated(lambda each: at_masks(each, quarter, masks), less)} for {masks}; measured {mean_cell(floor)}."
+    )
+
+
+def claims(found: Results, masks: int) -> list[Claim]:
+    """What the report says, tested."""
+    made = []
+    for perturbation, shown in PERTURBATIONS.items():
+        ours, theirs = PUBLISHED[perturbation, "RISE"], PUBLISHED[perturbation, "SmoothGrad"]
+        for place, (similarity, words) in enumerate((("ssim", "SSIM"), ("cosine", "cosine"), ("mse", "MSE"))):
+            a, b = (found.of(name, similarity, perturbation, "fresh") for name in ("RISE", "SmoothGrad"))
+            made.append(difference(f"RISE has a higher {words} than SmoothGrad: {shown} ({masks} masks, new draws, flip undone).", f"{ours[place]} and {theirs[place]}", a, b, ">"))
+        a, b = found.of(OURS, "ssim", perturbation, "fresh"), found.of("SmoothGrad", "ssim", perturbation, "fresh")
+        made.append(difference(f"The same with less mask noise (our estimator): higher SSIM under {shown}.", "not studied", a, b, ">"))
+        common, floor = found.of("RISE", "ssim", perturbation, "common"), found.of("RISE", "ssim", variant="floor")
+        made.append(difference(f"RISE's low SSIM is mask noise: {shown} changes a map less than new masks change the map of the same picture.", "not studied", common, floor, ">"))
+    for name in ("SmoothGrad", "RISE"):
+        a, b = (found.of(name, "ssim", "horizontal_flip", each) for each in ("common", "as_is"))
+        made.append(difference(f"{name} under a flip looks worse if the map is not flipped back (lower SSIM).", "not studied; SmoothGrad's flip is its worst case there", a, b, ">"))
+    return made
+
+
+def drawn(report: Report, given: argparse.Namespace, found: Results, study: Study) -> None:
+    """Figures 1 to 3 for the first picture, and cosine and MSE of its maps before they are brought to 0..1."""
+    item = study.data.load()[0]
+    plain, remembering = sal.load_model(given.model), sal.load_model(study.models[0])
+    image = sal.load_images([item.picture], plain, "squash")
+    source = streams([seeds_of(study, item.name, 0)], 1)
+    tensor = image.as_subclass(torch.Tensor)
+    changed = {name: sal.Perturbation.from_value(name).apply(tensor, [each.at(1) for each in source]) for name in PERTURBATIONS}
+    shown: list[tuple[str, list]] = [("as the network sees it", [picture(each[0]) for each in (tensor, *changed.values())])]
+    notes, raw = [["", "", "", ""]], []
+    for name in ("SmoothGrad", "RISE", OURS):
+        model = plain if name == "SmoothGrad" else remembering
+        e = sal.explain(found.methods[name], model, image, seed=[seeds_of(study, item.name, 0)])
+        for variant, said in VARIANTS.items():
+            pairs = [compared(sal.Explainer.from_value(found.methods[name]), model, tensor, e.targets, source, sal.Perturbation.from_value(each), variant, e.maps) for each in PERTURBATIONS]
+            shown.append((f"{name}, {said}", [overlaid(pairs[0].clean[0], tensor[0]), *(overlaid(pair.perturbed[0], tensor[0]) for pair in pairs)]))
+            ssim = [float(sal.similarity("ssim", pair.clean, pair.perturbed)) for pair in pairs]
+            notes.append(["", *(f"SSIM {each:.2f}" for each in ssim)])
+            raw.append([f"{name}, {said}", *(number(float(sal.similarity(how, *pair.raw))) for how in ("cosine", "mse") for pair in pairs)])
+    legend = f"Maps of {item.name} ({plain.label(int(e.targets[0]))}), each from its lowest value (0) to its highest (1); the flipped picture's map is flipped back. SSIM is to the map of the picture itself."
+    report.picture("figures_1_to_3", sheet(["picture", *PERTURBATIONS.values()], shown, legend, notes), f"Figures 1 to 3: {item.name}, its perturbed versions and their maps")
+    report.table(
+        "Cosine and MSE of that picture's maps as they are, before they are brought to 0..1", ["", *(f"{how}, {each}" for how in ("cosine", "MSE") for each in ("noise", "blur", "flip"))], raw
+    )
+    report.text(
+        "Two maps of equal mean square r within 0..1 have an MSE of 2 r (1 - cosine): with a cosine of 0.9964 at most 0.007. So the report's cosine and MSE of RISE are not of the same pair of maps, "
+        "or the maps' levels differed much; a cosine near 1 is what maps that lie far from 0 everywhere have, whatever they show."
+    )
+
+
+def work(given: argparse.Namespace) -> None:
+    """Run, tabulate, judge, draw."""
+    given.model = given.model or ("torchvision:vgg16" if given.full else "efficientnet-lite0")
+    given.masks = given.masks or (REPORT_MASKS if given.full else 250)
+    report = Report(given, "SmoothGrad and RISE under perturbations (report 000, figures 1 to 4)")
+    first, second = studies(given)
+    found = Results(rows(first, given.out / "smoothgrad", given), rows(second, given.out / "rise", given), given.masks)
+    images = len((found.masked.manifest or {})["images"])
+    changed = found.gradients.query("SELECT perturbation, count(DISTINCT image) FROM results WHERE prediction_changed AND variant = 'common' GROUP BY 1 ORDER BY 1")[1]
+    report.text(
+        f"Here: {images} pictures from {first.data.options['root']}, {given.model}, {given.masks} masks (RISE in {given.precision}). The report: 15 pictures that are not to be had, VGG16, {REPORT_MASKS} masks. "
+        f"The maps explain the class predicted for the unchanged picture; predictions changed by: {', '.join(f'{name} {count}' for name, count in changed) or 'none'}. Cells: mean over pictures and its 95 % interval. "
+        "SmoothGrad's channels are summed here, where tf-keras-vis takes their largest."
+    )
+    figure_4(report, found)
+    mask_noise(report, found, given.masks)
+    report.claims(claims(found, given.masks))
+    drawn(report, given, found, second)
+    report.done()
+
+
+def options() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = parser("report_robustness", __doc__ or "", limit=10)
+    made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
+    made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:vgg16)")
+    made.add_argument("--masks", type=int, metavar="N", help=f"masks of RISE (default: 250; with --full the report's {REPORT_MASKS})")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main(options(), work))

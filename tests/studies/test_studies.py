@@ -1,0 +1,329 @@
+"""Studies: the file, and that nothing short of a burnt disk loses or changes a row."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import salience as sal
+from salience.studies.run import merge, plan, run
+from salience.studies.store import KEY, Store
+from salience.studies.study import read_study
+from salience.studies.work import seeds_of
+
+SUPPORT = Path(__file__).parent.parent / "support"
+
+STUDY = """name: small
+seed: 3
+models: python:tiny_models:net
+data: {folder: pictures, limit: 3}
+methods: [gradient, "smoothgrad:samples=3", random]
+metrics: ["deletion:steps=4", gini, pointing_game, ssim]
+perturbations: [gaussian_noise, horizontal_flip]
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder with four pictures and a study file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(tmp_path / "pictures" / f"{number}.png")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def without_seconds(store: Store, table: str = "results") -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in store.rows(table)]
+
+
+def same(first: Store, second: Store) -> bool:
+    """NaN-safe equality of everything but seconds."""
+    return all(json.dumps(without_seconds(first, table)) == json.dumps(without_seconds(second, table)) for table in ("results", "curves"))
+
+
+class TestTheFile:
+    def test_what_is_read(self, folder):
+        study = read_study("study.yaml")
+        assert study.models == ["python:tiny_models:net"]
+        assert study.quality == ["deletion:steps=4", "gini", "pointing_game"]
+        assert study.similarities == ["ssim"]
+        assert (study.data.dataset, study.data.options, study.data.limit) == ("folder", {"root": "pictures"}, 3)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "line", "said"),
+        [
+            ("gini", "ginny", 6, "Unknown metric 'ginny': did you mean gini"),
+            ("smoothgrad:samples=3", "smoothgrad:sample=3", 5, "did you mean samples"),
+            ("smoothgrad:samples=3", "smoothgrat", 5, "did you mean smoothgrad"),
+            ("gaussian_noise", "gausian_noise", 7, "Unknown perturbation 'gausian_noise': did you mean gaussian_noise"),
+            ("perturbations", "perturbation", 7, "Unknown key 'perturbation': did you mean perturbations"),
+            ("seeds: [0, 1]", "seeds: [0, 0]", 8, "0 is listed twice"),
+            ("seeds: [0, 1]", "seeds: [0, x]", 8, "seeds: input should be a valid integer"),
+            ("limit: 3", "limit: 0", 4, "data.limit: input should be greater than or equal to 1"),
+            ("folder: pictures", "folder: nowhere", 4, "nowhere"),
+            ("folder: pictures", "dataset: folders, root: pictures", 4, "did you mean folder"),
+            ("seed: 3", "name: twice", 2, "duplicate key"),
+            ("name: small\n", "", 1, "name is missing"),
+            ("[0, 1]", "[0, 1", 9, ""),
+        ],
+    )
+    def test_a_mistake_is_named_with_its_line(self, folder, old, new, line, said):
+        assert old in STUDY
+        (folder / "study.yaml").write_text(STUDY.replace(old, new, 1))
+        with pytest.raises(sal.InputError) as error:
+            read_study("study.yaml")
+        text = str(error.value)
+        assert f"study.yaml, line {line}: " in text
+        assert said in text
+        assert "\n" not in text.strip()
+
+    def test_numbers_as_yaml_writes_them(self, folder):
+        (folder / "study.yaml").write_text(STUDY.replace("seed: 3", "seed: 3\nchunk: 2"))
+        assert read_study("study.yaml").chunk == 2
+
+    def test_no_file(self, folder):
+        with pytest.raises(sal.InputError, match=r"^none.yaml cannot be read"):
+            read_study("none.yaml")
+
+
+class TestRows:
+    def test_every_combination_has_a_row(self, folder):
+        store = run(read_study("study.yaml"), "out")
+        rows = store.rows()
+        keys = [tuple(row[name] for name in KEY) for row in rows]
+        assert len(set(keys)) == len(keys)
+        # images x methods x seeds x (relative error, 3 metrics, ssim of 2 perturbations x 3 variants and of the floor)
+        assert len(rows) == 3 * 3 * 2 * (1 + 3 + 2 * 3 + 1)
+        by_status = dict(store.query("select status, count(*) from results group by status")[1])
+        assert by_status == {"ok": 3 * 3 * 2 * 10, "failed": 3 * 3 * 2}  # the pointing game has no masks here
+        assert {row["reason"].split(":")[0] for row in rows if row["status"] == "failed"} == {"pointing_game compares maps with where the object is"}
+        assert len(store.rows("curves")) == 3 * 3 * 2 * 5
+
+    def test_values_are_those_of_the_library(self, folder):
+        study = read_study("study.yaml")
+        store = run(study, "out", limit=1)
+        model = sal.load_model("python:tiny_models:net")
+        images = sal.load_images(["pictures/0.png"], model)
+        seed = [seeds_of(study, store.rows()[0]["image"], 1)]
+        e = sal.explain("smoothgrad:samples=3", model, images, seed=seed)
+        expected = sal.measure("deletion:steps=4", model, images, None, e, seed=seed)
+        (found,) = [row["value"] for row in store.rows() if (row["metric"], row["method"], row["seed"]) == ("deletion:steps=4", "smoothgrad:samples=3", 1)]
+        assert found == pytest.approx(float(expected), abs=1e-6)
+
+    def test_one_bad_picture_does_not_stop_the_others(self, folder):
+        (folder / "pictures" / "1.png").write_bytes(b"no picture")
+        rows = run(read_study("study.yaml"), "out").rows()
+        bad = [row for row in rows if row["image"].endswith("1.png")]
+        assert {row["status"] for row in bad} == {"failed"}
+        assert len(bad) == 3 * 2 * 11
+        assert all("1.png is not an image that can be read" in row["reason"] for row in bad)
+        assert "ok" in {row["status"] for row in rows}
+
+    def test_maps_are_kept_on_request(self, folder):
+        store = run(read_study("study.yaml").model_copy(update={"keep_maps": 1}), "out")
+        files = list((store.folder / "maps").glob("*.npz"))
+        assert len(files) == 3  # one picture, three methods
+        with np.load(files[0], allow_pickle=False) as file:
+            assert file["map"].shape[0] == 2
+            assert file["image"].shape == (1, 3, 24, 32)
+
+    def test_seeds_of_pictures_differ_and_those_of_weights_are_shared(self, folder):
+        study = read_study("study.yaml")
+        (a, shared), (b, again) = seeds_of(study, "a", 0), seeds_of(study, "b", 0)
+        assert a != b
+        assert shared == again
+        assert seeds_of(study, "a", 1)[1] != shared
+
+
+class TestTheStore:
+    def test_a_query_cannot_change_anything(self, folder):
+        store = run(read_study("study.yaml"), "out", limit=1)
+        before = without_seconds(store)
+        store.query("delete from results")
+        for wrong in ("copy results to 'elsewhere.csv'", "select * from read_csv('study.yaml')", "set enable_external_access = true", "select nothing from results"):
+            with pytest.raises(sal.InputError, match=r"^The query failed"):
+                store.query(wrong)
+        assert without_seconds(store) == before
+        assert not (folder / "elsewhere.csv").exists()
+
+    def test_a_damaged_part_is_set_aside_and_computed_again(self, folder):
+        study = read_study("study.yaml")
+        whole = run(study, "whole")
+        store = run(study, "out")
+        first, second = sorted((store.folder / "results").glob("*.parquet"))[:2]
+        first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+        (store.folder / "curves" / second.name).write_bytes(b"")
+        untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file not in (first, second)}
+        run(study, "out", resume=True)
+        assert same(store, whole)
+        assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
+        assert len(list(store.folder.glob("*/*.damaged"))) == 2
+
+    def test_no_study(self, folder):
+        with pytest.raises(sal.InputError, match="holds no study"):
+            Store(folder).query("select 1")
+
+    def test_a_damaged_manifest(self, folder):
+        store = run(read_study("study.yaml"), "out", limit=1)
+        (store.folder / "manifest.json").write_text("{")
+        with pytest.raises(sal.InputError, match=r"manifest.json is damaged"):
+            run(read_study("study.yaml"), "out", resume=True)
+
+
+class TestResume:
+    def test_refused_without_saying_so_and_with_another_study(self, folder):
+        study = read_study("study.yaml")
+        run(study, "out", limit=2)
+        with pytest.raises(sal.InputError, match=r"^out holds a study already: continue it with --resume"):
+            run(study, "out", limit=2)
+        with pytest.raises(sal.InputError, match="seed was 3 and is 4"):
+            run(study.model_copy(update={"seed": 4}), "out", resume=True, limit=2)
+        with pytest.raises(sal.InputError, match="1 pictures are gone"):
+            run(study, "out", resume=True, limit=1)
+        Image.new("RGB", (32, 24)).save(folder / "pictures" / "0.png")
+        with pytest.raises(sal.InputError, match=r"the picture .*0.png or its labels or masks have changed"):
+            run(study, "out", resume=True, limit=2)
+
+    def test_other_weights_are_refused(self, folder, monkeypatch):
+        study = read_study("study.yaml")
+        run(study, "out", limit=1)
+        import salience.studies.run as module
+
+        other = sal.load_model("python:tiny_models:net")
+        with torch.no_grad():
+            other.module.head.bias.add_(1)
+        monkeypatch.setattr(module, "model_of", lambda *_: other)
+        with pytest.raises(sal.InputError, match="the weights of python:tiny_models:net have changed"):
+            run(study, "out", resume=True, limit=1)
+
+    def test_the_limit_may_grow(self, folder):
+        study = read_study("study.yaml")
+        store = run(study, "out", limit=1)
+        first = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*")}
+        run(study, "out", resume=True, limit=4)
+        assert same(store, run(study, "whole", limit=4))
+        assert all(file.stat().st_mtime_ns == when for file, when in first.items())
+
+    def test_shards_join_to_the_whole(self, folder):
+        study = read_study("study.yaml")
+        for number in (1, 2, 3):
+            run(study, f"part{number}", shard=(number, 3))
+        assert same(merge(["part1", "part2", "part3"], "all"), run(study, "whole"))
+        run(study.model_copy(update={"seed": 9}), "other")
+        with pytest.raises(sal.InputError, match="holds another study"):
+            merge(["part1", "other"], "mixed")
+
+    def test_two_workers_give_the_same_rows(self, folder, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        study = read_study("study.yaml")
+        two = run(study, "two", workers=2)
+        assert two.manifest["threads"] == 1
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        assert same(two, run(study, "one"))
+
+    def test_the_plan(self, folder):
+        planned = plan(read_study("study.yaml"))
+        assert len(planned.units) == 9
+        assert len({unit.id for unit in planned.units}) == 9
+        assert sorted(unit.id for number in (1, 2) for unit in planned.part((number, 2))) == sorted(unit.id for unit in planned.units)
+
+
+def process(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
+    return subprocess.Popen([sys.executable, "-m", "salience.cli", "study", "run", "study.yaml", *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+class TestProcesses:
+    def test_killed_and_resumed(self, folder):
+        """kill -9 at three moments, then to the end: the rows of a run that was left alone, nothing computed twice."""
+        (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "limit: 4"))
+        parts = folder / "out" / "results"
+        for number in (1, 3, 6):
+            running = process("--out", "out", *(["--resume"] if (folder / "out" / "manifest.json").exists() else []))
+            wait_for(lambda number=number: len(list(parts.glob("*.parquet"))) >= number)
+            running.send_signal(signal.SIGKILL)
+            running.communicate()
+        before = {file: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
+        ended = process("--out", "out", "--resume")
+        out, err = ended.communicate(timeout=120)
+        assert (ended.returncode, err) == (0, "")
+        assert "264 rows, 24 failed are in out" in out
+        assert all(file.stat().st_mtime_ns == when for file, when in before.items())
+        assert same(Store("out"), run(read_study("study.yaml"), "whole"))
+        assert not list((folder / "out").rglob("*.part"))
+
+    def test_one_run_at_a_time(self, folder):
+        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow"))
+        first = process("--out", "out", env={"BEGUN": str(folder / "begun")})
+        wait_for(lambda: (folder / "begun").exists())
+        second = process("--out", "out", "--resume", env={"BEGUN": str(folder / "begun")})
+        _, err = second.communicate(timeout=60)
+        assert (second.returncode, err) == (2, "Error: Another process is running a study in out: wait for it, or take another folder with --out.\n")
+        first.send_signal(signal.SIGINT)
+        _, err = first.communicate(timeout=60)
+        assert (first.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
+    def test_a_full_disk(self, folder):
+        """A file may not grow: as if the disk were full. What was asked for is said, no half file is left, and it goes on from there."""
+        import resource
+
+        full = process("--out", "out", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)))
+        _, err = full.communicate(timeout=60)
+        assert full.returncode == 2
+        assert err.startswith("Error: Cannot write out")
+        assert err.count("\n") == 1
+        assert not list((folder / "out").rglob("*.part"))
+        ended = process("--out", "out", "--resume")
+        assert ended.communicate(timeout=60)[1] == ""
+        assert same(Store("out"), run(read_study("study.yaml"), "whole"))
+
+
+def test_ray_nodes_that_die(folder, monkeypatch):
+    """Two Ray nodes on this machine; the one at work is killed after the first rows: the table is the same."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    study = read_study("study.yaml")
+    whole = run(study, "whole")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
+            monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+            killed = []
+
+            def report(what, done, total):
+                if what == "computing" and done == 1 and not killed:
+                    killed.append(cluster.remove_node(nodes[0], allow_graceful=False))
+
+            store = run(study, "out", engine="ray", report=report)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+    assert killed
+    assert same(store, whole)
