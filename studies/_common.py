@@ -6,6 +6,7 @@ A script builds a parser with `parser`, and gives it and its work to `main`. The
 
 import argparse
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -171,6 +172,11 @@ def values(store: Store, method: str, metric: str, *, model: str | None = None, 
 @lru_cache(maxsize=8)
 def _found(store: Store) -> list[Row]:
     return store.rows()
+
+
+def plain(name: str) -> str:
+    """A model's name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def number(value: float) -> str:

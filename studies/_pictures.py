@@ -1,10 +1,11 @@
 """Sheets of pictures and maps with headings, and a legend that says what the colours are."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -63,3 +64,33 @@ def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray 
         colour_bar(bar, scale, size=7.5, room=0.2)
         made.text(2.5 / across, (FOOT - 0.2) / down, "\n".join(textwrap.wrap(legend, int((across - 2.6) * 14.5))), va="center", size=8.5, color=INK)
         return made
+
+
+LINES = ("#c0392b", "#1f4e9c", "#2e8b57", "#8e5ea2", "#d98e04", "#555555", "#17a2a2")
+"""Colours of lines, the same order everywhere."""
+
+
+def curve(axes: Axes, x: np.ndarray, lines: Mapping[str, np.ndarray], title: str, labels: tuple[str, str]) -> None:
+    """Mean curves with a band of 95 % over pictures, and their legend.
+
+    Args:
+        axes: Where.
+        x: (points,).
+        lines: For each name (pictures, points); a single picture has no band.
+        title: Above.
+        labels: Of the axes.
+    """
+    for number, (name, y) in enumerate(lines.items()):
+        mean, colour = y.mean(0), LINES[number % len(LINES)]
+        axes.plot(x, mean, color=colour, label=name, lw=1.5, ls="-" if number < 4 else "--")
+        if len(y) > 1:
+            band = 1.96 * y.std(0, ddof=1) / np.sqrt(len(y))
+            axes.fill_between(x, mean - band, mean + band, color=colour, alpha=0.12, lw=0)
+    axes.set_title(title, fontsize=10, weight="bold", loc="left")
+    axes.set_xlabel(labels[0], fontsize=8.5)
+    axes.set_ylabel(labels[1], fontsize=8.5)
+    axes.tick_params(labelsize=8)
+    axes.set_xlim(x[0], x[-1])
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7.5, frameon=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -265,7 +266,7 @@ def _checked_masks(masks: Sequence[Any] | Tensor, images: Images, geometry: Sequ
         raise InputError(f"{len(masks)} masks were given for {len(images)} images: give one per image.")
     found = []
     for number, each in enumerate(masks):
-        mask = torch.as_tensor(each) != 0
+        mask = each != 0 if isinstance(each, Tensor) else torch.from_numpy(np.asarray(each) != 0)
         sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
         if tuple(mask.shape) not in sizes:
             wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))

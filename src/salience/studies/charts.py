@@ -16,7 +16,7 @@ from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.show.colour import error_scale
 from salience.show.overlay import FAINT, INK, drawing, number, panels, to_png
-from salience.studies.statistics import per_image
+from salience.studies.statistics import generator, per_image
 from salience.studies.store import Store
 from salience.studies.summary import Column, heading
 from salience.studies.work import Unit
@@ -35,6 +35,9 @@ AXES = {
     "max_sensitivity": ("draw", "relative change of the map"),
 }
 """What is on the axes of a metric's curves; of another metric they are called x and y."""
+
+RESAMPLES = 1000
+"""Of the pictures, for the bands of curves."""
 
 ACROSS = 240
 """Longest side of a map in the gallery, in pixels."""
@@ -79,7 +82,7 @@ class Exhibit:
 
 
 def curves(store: Store) -> list[Chart]:
-    """For every model and metric that has curves, their means over pictures with a 95 % band by Student's t.
+    """For every model and metric that has curves, their means over pictures with a 95 % band.
 
     Seeds and targets of a picture are averaged first. Where pictures have other points (their sizes differ), their
     curves are read off at those of the first.
@@ -103,36 +106,40 @@ def curves(store: Store) -> list[Chart]:
 def _drawn_curves(metric: str, panels_of: dict[str, dict[str, list]], methods: Sequence[str]) -> matplotlib.figure.Figure:
     name = metric.partition(":")[0]
     across, up = AXES.get(name, ("x", "y"))
-    labels = {method: textwrap.fill(method, 34) for method in methods}
-    height = max(3.4, 0.5 + 0.17 * sum(1.3 + label.count("\n") for label in labels.values()))
-    figure = matplotlib.figure.Figure(figsize=(4.3 * len(panels_of) + 2.9, height), dpi=144, layout="constrained")
+    labels = {method: _wrapped(method, 32) for method in methods}
+    height = max(3.2, 0.5 + 0.17 * sum(1.3 + label.count("\n") for label in labels.values()))
+    figure = matplotlib.figure.Figure(figsize=(3.6 * len(panels_of) + 2.4, height), dpi=144, layout="constrained")
     axes = figure.subplots(1, len(panels_of), sharey=True, squeeze=False)[0]
     handles = {}
     for each, (curve, lines) in zip(axes, panels_of.items(), strict=True):
         for place, method in enumerate(methods):
             if method not in lines:
                 continue
-            x, centre, half = _band(lines[method])
+            x, centre, low, high = _band(lines[method])
             colour, dash = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
             (handles[method],) = each.plot(x, centre, dash, color=colour, linewidth=1.6, marker="o" if len(x) < 20 else None, markersize=3)
-            each.fill_between(x, centre - half, centre + half, color=colour, alpha=0.13, linewidth=0)
+            each.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         each.set_title(curve, fontsize=10)
         each.set_xlabel(across, fontsize=9)
         if "logarithmic" in across:
             each.set_xscale("log")
+            each.xaxis.set_major_formatter("{x:g}")
         _plain(each)
     axes[0].set_ylabel(up, fontsize=9)
     figure.legend(list(handles.values()), [labels[method] for method in handles], loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 
-def _band(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, mean, and half the width of the band: nothing for a single picture."""
+def _band(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Points, mean, and the ends of the band, point by point as `bootstrap_interval` has them; nothing around a single picture."""
     x = lines[0][0]
     table = np.stack([y if np.array_equal(points, x) else np.interp(x, points, y) for points, y in lines])
     n = len(table)
-    half = stats.t.ppf(0.975, n - 1) * table.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(x))
-    return x, table.mean(0), half
+    if n == 1:
+        return x, table[0], table[0], table[0]
+    weights = generator(0, 3).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    outer = stats.norm.cdf(stats.t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
+    return x, table.mean(0), *np.quantile(weights @ table, [outer, 1 - outer], axis=0)
 
 
 def distributions(columns: Iterable[Column]) -> list[Chart]:
@@ -144,10 +151,11 @@ def distributions(columns: Iterable[Column]) -> list[Chart]:
 def _drawn_values(column: Column) -> matplotlib.figure.Figure:
     """Points, the middle half as a box with the median, the mean and its interval."""
     methods = [method for method, standing in column.comparison.methods.items() if standing.images]
-    labels = [textwrap.fill(method, 30) for method in methods]
+    labels = [_wrapped(method, 28) for method in methods]
     lines = sum(max(1.7, 1.0 + label.count("\n")) for label in labels)
-    figure = matplotlib.figure.Figure(figsize=(6.2, 0.9 + 0.21 * max(lines, 3)), dpi=144, layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(5.9, 0.9 + 0.21 * max(lines, 3)), dpi=144, layout="constrained")
     axes = figure.subplots()
+    axes.use_sticky_edges = False
     for place, method in enumerate(methods):
         values, standing = per_image(column.cells.values[method]).values, column.comparison.methods[method]
         values = values[np.isfinite(values)]
@@ -162,9 +170,14 @@ def _drawn_values(column: Column) -> matplotlib.figure.Figure:
         axes.plot(standing.mean, place, marker="D", color=INK, markersize=4)
     axes.set_yticks(range(len(methods)), labels, fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_xlabel({True: "higher is better", False: "lower is better", None: ""}[column.higher_is_better], fontsize=9)
+    axes.set_xlabel(column.metric + {True: ", higher is better", False: ", lower is better", None: ""}[column.higher_is_better], fontsize=9)
     _plain(axes)
     return figure
+
+
+def _wrapped(method: str, width: int) -> str:
+    """A specification in lines, broken at its commas."""
+    return "\n".join(line.replace(", ", ",") for line in textwrap.wrap(method.replace(",", ", "), width))
 
 
 def _plain(axes: matplotlib.axes.Axes) -> None:

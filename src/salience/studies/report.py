@@ -89,12 +89,15 @@ def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
         rows = [(method, line(table, method)) for method in table.methods]
         details = [_detail(table, column) for column in table.columns]
         shown.append({"title": table.title, "headings": [heading(column) for column in table.columns], "rows": rows, "notes": table.notes, "details": details, "charts": distributions(table.columns)})
+    facts, complete = _facts(store, manifest)
     environment = Environment(loader=PackageLoader("salience", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["unbroken"] = lambda cell: cell.replace(", ", ",\u00a0")
     environment.filters["inline"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return environment.get_template("studies/report.html").render(
         title=name,
         lead=f"{_several(study['methods'], 'method')} on {_several(manifest['images'], 'picture')} and {_several(study['models'], 'model')}, judged by {_several(study['metrics'], 'metric')}.",
-        facts=_facts(store, manifest),
+        facts=facts,
+        complete=complete,
         reasons=_reasons(store),
         pictures=list(manifest["images"].items()),
         legend=LEGEND,
@@ -110,28 +113,30 @@ def _several(things: Any, name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
-def _facts(store: Store, manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the study was made of and with."""
+def _facts(store: Store, manifest: dict[str, Any]) -> tuple[list[tuple[str, str]], bool]:
+    """What the study was made of and with, and whether all of it is done."""
     study, data = manifest["study"], manifest["study"]["data"]
     _, [(rows, ok, undefined, failed, units, seconds)] = store.query(
         "SELECT count(*), count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'undefined'), count(*) FILTER (status = 'failed'), count(DISTINCT (image, model, method)), sum(seconds) FROM results"
     )
     wanted = len(manifest["images"]) * len(study["models"]) * len(study["methods"])
-    options = "".join(f", {key}: {value}" for key, value in data["options"].items())
-    other = ("name", "data", "models", "methods", "metrics", "perturbations", "variants", "seed", "seeds")
-    return [
-        ("pictures", f"{len(manifest['images'])} of {data['dataset']}{options}; class explained: {data['targets'].replace('_', ' ')}"),
+    options = ", ".join(f"{key} {value}" for key, value in data["options"].items())
+    other = ("name", "data", "models", "methods", "metrics", "perturbations", "variants", "seeds")
+    facts = [
+        ("pictures", f"{len(manifest['images'])}, data set {data['dataset']}{options and f' ({options})'}"),
+        ("classes explained", data["targets"].replace("_", " ")),
         *(("model", f"{name}, weights {digest[:16]}") for name, digest in manifest["models"].items()),
         *((key, ", ".join(study[key]) or "none") for key in ("methods", "metrics", "perturbations", "variants")),
-        ("seeds", f"{', '.join(map(str, study['seeds']))}, from {study['seed']}"),
+        ("seeds", ", ".join(map(str, study["seeds"]))),
         *((key.replace("_", " "), str(value)) for key, value in study.items() if key not in other and value is not None),
         ("threads", str(manifest["threads"])),
         ("shard", f"{manifest['shard'][0]} of {manifest['shard'][1]}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
-        ("rows", f"{rows}: {ok} ok, {undefined} undefined, {failed} failed"),
+        ("rows", f"{rows}, of which {ok} ok, {undefined} undefined, {failed} failed"),
         ("complete", "yes" if units == wanted else f"no, {units} of {wanted} units (an image, a model and a method each) are done"),
         ("computed for", f"{seconds / 60:.1f} minutes"),
     ]
+    return facts, units == wanted
 
 
 def _reasons(store: Store) -> list[tuple[str, int, str, str, str]]:

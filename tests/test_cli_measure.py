@@ -1,0 +1,165 @@
+"""``salience measure`` and ``salience study`` on the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import salience as sal
+from salience import cli
+
+TINY = ("--model", "python:tiny_models:net")
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    """Run a command in a folder with two pictures and a mask: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(draw.integers(0, 256, (30, 50, 3), dtype=np.uint8)).save(f"{name}.png")
+    Path("masks").mkdir()
+    mask = np.zeros((30, 50), np.uint8)
+    mask[10:20, 10:30] = 1
+    Image.fromarray(mask).save("masks/a.png")
+    Image.fromarray(np.stack([mask] * 3, 2) * 255).save("masks/b.mask.png")
+
+    def run(*arguments):
+        code = cli.main([str(each) for each in arguments])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def objects(text: str) -> list[dict]:
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) for line in text.splitlines()]
+
+
+class TestMeasure:
+    def test_json(self, run):
+        code, out, err = run(
+            "measure", "a.png", "b.png", *TINY, "--method", "gradient", "--method", "random", "--metric", "deletion:steps=4", "--metric", "pointing_game", "--masks", "masks", "--json"
+        )
+        assert (code, err) == (0, "")
+        rows = objects(out)
+        assert [(row["image"], row["method"], row["metric"]) for row in rows] == [
+            (image, method, metric) for image in ("a.png", "b.png") for method in ("gradient", "random") for metric in ("deletion:steps=4", "pointing_game")
+        ]
+        assert set(rows[0]) == {"image", "method", "target", "label", "metric", "value", "stderr", "status", "reason", "seconds"}
+        model = sal.load_model("python:tiny_models:net")
+        images = sal.load_images(["b.png"], model)
+        mask = np.asarray(Image.open("masks/b.mask.png"))[..., 0]
+        e = sal.explain("gradient", model, images)
+        assert rows[4]["value"] == pytest.approx(float(sal.measure("deletion:steps=4", model, images, None, e)))
+        assert rows[5]["value"] == float(sal.measure("pointing_game", model, images, None, e, masks=[mask]))
+
+    def test_maps_of_ours_and_maps_made_elsewhere(self, run):
+        assert run("explain", "a.png", *TINY, "--method", "gradient", "--out", "out")[0] == 0
+        (saved,) = Path("out").glob("a.gradient*.npz")
+        method = objects(run("measure", "a.png", *TINY, "--method", "gradient", "--metric", "gini", "--json")[1])
+        ours = objects(run("measure", "a.png", *TINY, "--maps", saved, "--metric", "gini", "--json")[1])
+        with np.load(saved) as file:
+            np.savez("elsewhere.npz", map=file["map"][0].sum(0))
+        elsewhere = objects(run("measure", "a.png", *TINY, "--maps", "elsewhere.npz", "--metric", "gini", "--json")[1])
+        assert ours[0]["value"] == method[0]["value"]
+        assert (ours[0]["method"], elsewhere[0]["method"]) == ("gradient", "")
+        assert elsewhere[0]["target"] == ours[0]["target"]
+        assert elsewhere[0]["value"] != ours[0]["value"]
+
+    def test_table(self, run):
+        code, out, _ = run("measure", "a.png", *TINY, "--method", "gradient", "--metric", "gini", "--metric", "max_sensitivity:samples=2")
+        assert code == 0
+        assert "max_sensitivity:samples=2" in out
+
+    def test_undefined_is_said(self, run):
+        Image.fromarray(np.zeros((30, 50), np.uint8)).save("masks/a.png")
+        (row,) = objects(run("measure", "a.png", *TINY, "--method", "gradient", "--metric", "pointing_game", "--masks", "masks", "--json")[1])
+        assert (row["value"], row["status"]) == (None, "undefined")
+        assert row["reason"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("a.png", "--metric", "gini"), "Say either --method, which makes the maps, or --maps, which reads them."),
+            (("a.png", "--method", "gradient", "--metric", "ginny"), "Unknown metric 'ginny': did you mean gini"),
+            (("a.png", "--method", "gradient", "--metric", "pointing_game"), "give masks"),
+            (("a.png", "--maps", "a.png", "--metric", "gini"), "a.png holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w)."),
+            (("a.png", "--method", "gradient", "--metric", "gini", "--masks", "nowhere"), "There is no mask a.png or a.mask.png in nowhere: add it, or leave --masks out."),
+            (("a.png", "--method", "gradient", "--metric", "gini", "--target", "dragon"), "Unknown class 'dragon'"),
+            (("a.png", "--method", "gradient"), "Missing option"),
+        ],
+    )
+    def test_mistakes(self, run, arguments, said):
+        code, out, err = run("measure", *arguments, *TINY)
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: ")
+        assert said in err
+        assert err.count("\n") == 1
+
+
+class TestStudy:
+    @pytest.fixture
+    def ran(self, run):
+        Path("study.yaml").write_text('name: two\nmodels: python:tiny_models:net\ndata: {folder: "."}\nmethods: [gradient, random]\nmetrics: [gini, ssim]\nperturbations: gaussian_blur\n')
+        code, out, err = run("study", "run", "study.yaml", "--out", "out")
+        assert (code, err) == (0, "")
+        assert out == "24 rows are in out: see salience study show out.\n"
+        return run
+
+    def test_plan(self, run):
+        Path("study.yaml").write_text('name: two\nmodels: python:tiny_models:net\ndata: {folder: "."}\nmethods: gradient\nmetrics: gini\n')
+        code, out, _ = run("study", "plan", "study.yaml")
+        assert code == 0
+        assert "2 units" in out
+        assert "minutes with one worker" in out
+
+    def test_show_and_query(self, ran):
+        rows = objects(ran("study", "show", "out", "--json")[1])
+        assert len(rows) == 24
+        code, out, _ = ran("study", "show", "out")
+        assert code == 0
+        assert "the noise floor" in out
+        found = objects(ran("study", "query", "out", "select method, count(*) as n from results group by method order by method", "--json")[1])
+        assert found == [{"method": "gradient", "n": 12}, {"method": "random", "n": 12}]
+        code, out, err = ran("study", "query", "out", "select no from results")
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: The query failed")
+
+    def test_shards_and_merge(self, ran):
+        for number in ("1/2", "2/2"):
+            assert ran("study", "run", "study.yaml", "--out", f"part{number[0]}", "--shard", number)[0] == 0
+        assert ran("study", "merge", "part1", "part2", "--out", "all")[0] == 0
+        one, two = (objects(ran("study", "show", folder, "--json")[1]) for folder in ("all", "out"))
+        assert [row["value"] for row in one] == [row["value"] for row in two]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("run", "none.yaml"), "none.yaml cannot be read"),
+            (("run", "study.yaml", "--out", "out"), "out holds a study already: continue it with --resume"),
+            (("run", "study.yaml", "--out", "new", "--shard", "3/2"), "a shard is I/N with I from 1 to N."),
+            (("run", "study.yaml", "--out", "new", "--shard", "half"), "A shard is written I/N, for example 2/8, not 'half'."),
+            (("run", "study.yaml", "--out", "new", "--engine", "spark"), "Unknown engine 'spark'"),
+            (("show", "nowhere"), "nowhere holds no study"),
+        ],
+    )
+    def test_mistakes(self, ran, arguments, said):
+        code, out, err = ran("study", *arguments)
+        assert (code, out) == (2, "")
+        assert said in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["methods", "metrics", "similarities", "perturbations", "datasets", "models"])
+def test_lists(run, kind):
+    code, out, _ = run("list", kind, "--json")
+    names = [each["name"] for each in objects(out)]
+    assert code == 0
+    assert len(names) == len(set(names)) > 3
+    code, out, _ = run("list", kind)
+    assert code == 0
+    if kind != "models":
+        assert run("list", kind, names[0])[0] == 0
+        assert run("list", kind, "nonsense")[0] == 2
