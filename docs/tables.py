@@ -1,4 +1,4 @@
-"""Tables made from the registry: of all methods, and of each method's options.
+"""Tables made from the registry: of all methods, metrics and so on, and of the options of each.
 
 ``python docs/tables.py README.md`` writes the table of methods between its markers in a file; the docs
 site calls `on_page_markdown` through mkdocs.
@@ -12,6 +12,7 @@ from typing import Any
 
 from salience.core import registry
 
+BETTER = {True: "high", False: "low", None: ""}
 START, END = "<!-- methods: made by `make readme` -->", "<!-- /methods -->"
 
 
@@ -25,10 +26,19 @@ def methods_table() -> str:
     return "\n".join(rows)
 
 
-def methods_in_full() -> str:
-    """Every method with its docstring and a table of its options."""
+def metrics_table() -> str:
+    """All metrics: name, kind, direction, what it needs."""
+    rows = ["| metric | what it is | kind | better | needs | source |", "|---|---|---|---|---|---|"]
+    for name, entry in registry.entries("metric").items():
+        needs = " and ".join(word for fact, word in (("needs_masks", "masks"), ("needs_explainer", "the method")) if entry.facts.get(fact)) or "the map"
+        rows.append(f"| `{name}` | {entry.summary.rstrip('.')} | {entry.facts['category']} | {BETTER[entry.facts['higher_is_better']]} | {needs} | {entry.facts['cites']} |")
+    return "\n".join(rows)
+
+
+def in_full(kind: str) -> str:
+    """Every member of a kind with its docstring and a table of its options."""
     parts = []
-    for name, entry in registry.entries("explainer").items():
+    for name, entry in registry.entries(kind).items():
         parts.append(f"## {name.replace('*', 'NAME')}\n\n`{entry.cls.__module__}.{entry.cls.__qualname__}`\n\n{inspect.getdoc(entry.cls)}\n")
         fields = dataclasses.fields(entry.cls)
         if fields:
@@ -51,7 +61,9 @@ def replaced(text: str) -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
-    return markdown.replace("{{ methods_table }}", methods_table()).replace("{{ methods_in_full }}", methods_in_full())
+    for kind in registry.PACKAGES:
+        markdown = markdown.replace(f"{{{{ {kind}_in_full }}}}", in_full(kind)) if f"{{{{ {kind}_in_full }}}}" in markdown else markdown
+    return markdown.replace("{{ methods_table }}", methods_table()).replace("{{ metrics_table }}", metrics_table())
 
 
 if __name__ == "__main__":

@@ -72,9 +72,11 @@ def test_readme_counts_the_methods():
     assert f"{len(methods) - len(controls)} methods" in (ROOT / "README.md").read_text()
 
 
-def test_every_method_has_its_test_and_its_options_documented():
-    page = tables().methods_in_full()
-    for name, entry in registry.entries("explainer").items():
+@pytest.mark.parametrize("kind", registry.PACKAGES)
+def test_everything_registered_is_documented(kind):
+    page = tables().in_full(kind)
+    assert any(f"{{{{ {kind}_in_full }}}}" in file.read_text() for file in (ROOT / "docs").glob("*.md"))
+    for name, entry in registry.entries(kind).items():
         assert f"## {name.replace('*', 'NAME')}" in page
         assert "| option | default | what it is |" in page or not entry.cls.__dataclass_fields__
 
@@ -94,6 +96,21 @@ def test_the_example_of_a_new_method_works():
         assert e.method == "signed_square:power=2.0"
     finally:
         registry._entries["explainer"].pop("signed_square", None)
+        del sys.modules["example"]
+
+
+def test_the_example_of_a_new_metric_works():
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    code = re.search(r"```python\n(from salience import Judgement.*?)```", text, re.DOTALL).group(1)
+    space: dict = {"__name__": "example"}
+    sys.modules["example"] = type(sys)("example")
+    try:
+        exec(compile(code, "metrics.md", "exec"), space)
+        model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+        assert sal.measure("peak_share:pixels=16", model, torch.rand(1, 3, 8, 8), 0, torch.ones(1, 8, 8)).item() == 0.25
+        assert "peak_share" in sal.list_metrics()
+    finally:
+        registry._entries["metric"].pop("peak_share", None)
         del sys.modules["example"]
 
 
