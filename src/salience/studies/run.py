@@ -1,7 +1,6 @@
 """Plan a study, run it, continue it, join its parts."""
 
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 import salience
 from salience.core.errors import InputError, unknown
@@ -182,18 +180,10 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
 
 def _fingerprint(item: Item) -> str:
     """A hash of a picture, its labels and its masks. A picture that cannot be read has one too: its failure is a result."""
-    digest = hashlib.sha256(json.dumps([item.name, list(item.labels)]).encode())
-    picture = item.picture
     try:
-        if isinstance(picture, str | os.PathLike):
-            digest.update(Path(picture).read_bytes())
-        else:
-            digest.update(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture if not isinstance(picture, Image.Image) else np.asarray(picture)).tobytes())
-    except OSError as error:
-        digest.update(f"unreadable: {error.strerror}".encode())
-    for label in sorted(item.masks):
-        digest.update(f"mask {label}".encode() + np.packbits(item.masks[label]).tobytes())
-    return digest.hexdigest()
+        return item.fingerprint()
+    except InputError as error:
+        return hashlib.sha256(str(error).encode()).hexdigest()
 
 
 def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:

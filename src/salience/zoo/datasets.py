@@ -37,6 +37,16 @@ class Item:
     masks: Mapping[int, Any] = field(default_factory=dict)
     groups: tuple[tuple[int, ...], ...] = ()
 
+    def fingerprint(self) -> str:
+        """SHA-256 over name, labels, masks, and the picture's file bytes or pixels.
+
+        Raises:
+            InputError: If the picture cannot be read.
+        """
+        digest = hashlib.sha256()
+        _add(self, digest)
+        return digest.hexdigest()
+
 
 class Masks(Mapping[int, np.ndarray]):
     """Masks that are made when asked for; only the last one is kept.
@@ -121,9 +131,7 @@ class Dataset(Options):
         """
         digest = hashlib.sha256()
         for item in self:
-            masks = (part for index in sorted(item.masks) for part in (str(index).encode(), *_array(item.masks[index])))
-            for part in (json.dumps([item.name, item.labels, item.groups]).encode(), *_content(item.picture), *masks):
-                digest.update(len(part).to_bytes(8, "little") + part)
+            _add(item, digest)
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Item]:
@@ -168,6 +176,13 @@ def load_dataset(kind: str, **options: Any) -> Dataset:
 def list_datasets() -> list[str]:
     """The names of all kinds of data sets."""
     return list(registry.entries("dataset"))
+
+
+def _add(item: Item, digest: Any) -> None:
+    """Add everything that an item is to a hash."""
+    masks = (part for index in sorted(item.masks) for part in (str(index).encode(), *_array(item.masks[index])))
+    for part in (json.dumps([item.name, item.labels, item.groups]).encode(), *_content(item.picture), *masks):
+        digest.update(len(part).to_bytes(8, "little") + part)
 
 
 def _array(values: np.ndarray) -> tuple[bytes, bytes]:
