@@ -82,7 +82,7 @@ def main() -> None:
         return lambda: made(model=plain, x_batch=x, y_batch=y, a_batch=a, explain_func=gradients, device="cpu", batch_size=8)
 
     def judged(metric: str, maps: object = e) -> Callable[[], Tensor]:
-        return lambda: sal.measure(metric, model, images, targets, maps, explainer="gradient", score="logit")
+        return lambda: sal.measure(metric, model, images, None, maps, explainer="gradient", score="logit")
 
     def removed(inputs: Tensor) -> tuple[Tensor, Tensor]:
         """One random square of each picture, as captum's infidelity asks for it."""

@@ -180,8 +180,9 @@ class Metric(Options):
         geometry = getattr(images, "geometry", None)
         images = checked_images(images, model)
         sources = streams(seed, len(images))
+        explained = None
         if isinstance(maps, Explanation):
-            targets = maps.targets if targets is None else targets
+            explained = maps.targets if targets is None else None
             explainer = maps.method if explainer is None and facts.get("needs_explainer") else explainer
             maps = maps.maps
         if facts.get("needs_masks") and masks is None:
@@ -191,8 +192,7 @@ class Metric(Options):
         checked = _checked_maps(maps, images)
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
         with torch.inference_mode(False), model.frozen():
-            outputs = view.outputs(images if targets is None else images[:1]).expand(len(images), -1)
-            indices = target_indices(targets, outputs, model).to(images.device)
+            indices = (_indices(targets, view, images) if explained is None else explained).to(images.device)
             case = Case(
                 view,
                 images,
@@ -248,6 +248,11 @@ def measure(
 def list_metrics() -> list[str]:
     """The names of all metrics."""
     return list(registry.entries("metric"))
+
+
+def _indices(targets: Target, model: Classifier, images: Images) -> Targets:
+    """Targets as indices; one forward pass of one image tells how many classes there are, one of each if none are given."""
+    return target_indices(targets, model.outputs(images if targets is None else images[:1]).expand(len(images), -1), model)
 
 
 def _checked_maps(maps: Any, images: Images) -> Maps:
