@@ -51,6 +51,7 @@ def run(
     out: Annotated[Path, typer.Option(help="The folder for its rows.", metavar="DIR")] = Path("study"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; they share the cores.", metavar="N")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process.", show_default="cores / workers", metavar="N")] = None,
     shard: Annotated[str, typer.Option(help="I/N: every N-th part of the work from the I-th on, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
     engine: Annotated[str, typer.Option(help="local, or ray (a cluster: RAY_ADDRESS names it).", metavar="E")] = "local",
     limit: Limit = None,
@@ -66,7 +67,7 @@ def run(
     study = read_study(file)
     _find_modules()
     with progress() as report:
-        store = run_study(study, out, resume=resume, workers=workers, shard=(int(given[1]), int(given[2])), engine=engine, limit=limit, report=report)
+        store = run_study(study, out, resume=resume, workers=workers, threads=threads, shard=(int(given[1]), int(given[2])), engine=engine, limit=limit, report=report)
     counts = dict(store.query("SELECT status, count(*) FROM results GROUP BY status")[1])
     odd = "".join(f", {counts[status]} {status}" for status in ("undefined", "failed") if status in counts)
     console().print(f"{sum(counts.values())} rows{odd} are in {out}: see salience study show {out}.", highlight=False, markup=False, soft_wrap=True)

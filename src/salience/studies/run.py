@@ -93,6 +93,7 @@ def run(
     *,
     resume: bool = False,
     workers: int = 1,
+    threads: int | None = None,
     shard: tuple[int, int] = (1, 1),
     engine: str = "local",
     limit: int | None = None,
@@ -104,7 +105,8 @@ def run(
         study: The study.
         out: The folder for its rows.
         resume: Continue the study that the folder holds.
-        workers: Processes; each has its share of the cores as threads.
+        workers: Processes.
+        threads: Threads of each; None gives each its share of the cores, or what the study began with.
         shard: (I, N) computes every N-th unit from the I-th on, for job arrays; `merge` joins the folders.
         engine: ``local`` or ``ray``.
         limit: Pictures at most.
@@ -118,17 +120,20 @@ def run(
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    if workers < 1 or not 1 <= shard[0] <= shard[1]:
-        raise InputError("workers must be at least 1, and a shard is I/N with I from 1 to N.")
+    if workers < 1 or (threads is not None and threads < 1) or not 1 <= shard[0] <= shard[1]:
+        raise InputError("workers and threads must be at least 1, and a shard is I/N with I from 1 to N.")
     store = Store(out)
     with store.locked():
         old = store.manifest
         if old is not None and not resume:
             raise InputError(f"{out} holds a study already: continue it with --resume, or choose another folder with --out.")
         planned = plan(study, limit, report)
-        threads = max(1, (os.cpu_count() or 1) // workers) if old is None else old["threads"]
-        if workers > 1 and threads * workers > (os.cpu_count() or 1) and engine == "local":
-            raise InputError(f"{workers} workers of {threads} thread(s) each, as this study began with, are more than the {os.cpu_count()} cores here: take fewer workers.")
+        cores = os.cpu_count() or 1
+        threads = threads or (max(1, cores // workers) if old is None else old["threads"])
+        if workers > 1 and threads * workers > cores and engine == "local":
+            raise InputError(f"{workers} workers of {threads} thread(s) each are more than the {cores} core(s) here: take fewer, or let the study begin with fewer threads.")
+        if old is not None and threads != old["threads"]:
+            raise InputError(f"The study began with {old['threads']} thread(s), on which its last digits depend: leave the threads as they were.")
         manifest = _manifest(planned, shard, threads)
         if old is not None:
             _check_same(old, manifest, out)
