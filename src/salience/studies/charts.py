@@ -219,7 +219,7 @@ def gallery(store: Store, most: int) -> tuple[list[Exhibit], int]:
             shots, picture = [], b""
             for method, file in kept.items():
                 try:
-                    with np.load(file, allow_pickle=False) as arrays:
+                    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                         of_map = {name: arrays[name] for name in arrays.files}
                     at = of_map["target"].tolist().index(target)
                 except ValueError:  # this method could not explain this class

@@ -1,6 +1,7 @@
 """The report of a study: one HTML file that needs nothing else, and its tables in Markdown and LaTeX."""
 
 import base64
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from salience import __version__
 from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
-from salience.studies.summary import LEGEND, Column, Table, escaped, heading, latex, line, markdown, number, p_value, shares_weights, tables, with_interval
+from salience.studies.summary import LEGEND, Column, Table, escaped, heading, latex, left_out, line, markdown, number, p_value, shares_weights, tables, with_interval
+from salience.studies.variance import VarianceSplit
 
 GALLERY = 12
 """Pictures (with a model and a class each) whose maps are shown at most."""
@@ -27,7 +29,7 @@ class Detail:
     """All that is known of one metric of a table, ready to print."""
 
     metric: str
-    caption: str
+    best: str
     headings: list[str]
     rows: list[list[str]]
 
@@ -74,6 +76,7 @@ def _all_latex(found: list[Table]) -> str:
 
 def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     from salience.studies.charts import curves, distributions, gallery
 
@@ -91,7 +94,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
         shown.append({"title": table.title, "headings": [heading(column) for column in table.columns], "rows": rows, "notes": table.notes, "details": details, "charts": distributions(table.columns)})
     facts, complete = _facts(store, manifest)
     environment = Environment(loader=PackageLoader("salience", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["unbroken"] = lambda cell: cell.replace(", ", ",\u00a0")
+    environment.filters["stacked"] = lambda cell: Markup("<br>").join(cell.split(" ", 1))
     environment.filters["inline"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return environment.get_template("studies/report.html").render(
         title=name,
@@ -101,6 +104,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
         reasons=_reasons(store),
         pictures=list(manifest["images"].items()),
         legend=LEGEND,
+        shared=any(map(shares_weights, study["methods"])),
         tables=shown,
         curves=drawn,
         exhibits=exhibits,
@@ -153,36 +157,28 @@ def _detail(table: Table, column: Column) -> Detail:
     """Every figure about one metric."""
     comparison, tested = column.comparison, column.higher_is_better is not None
     headings = ["method", "pictures", *(["pairs", "difference to the best", "test", "p", "p (Holm)", "tied", "tied, unadjusted", "effect", "flips"] if tested else [])]
-    headings += ["between images", "sampling", "seeds", "undefined", "failed", *(["mean over classes", "classes"] if column.accuracies else [])]
+    headings += ["between images", "sampling", "seeds", "left out", *(["mean over classes", "classes"] if column.accuracies else [])]
     rows = []
     for method in table.methods:
-        standing, split = comparison.methods[method], column.splits[method].shares
+        standing = comparison.methods[method]
         row = [method, str(standing.images)]
         test = standing.against_best
         if tested and test is None:
             row += ["", "the best" if method == comparison.best else "", *[""] * 7]
         elif tested and test is not None:
             difference = with_interval(test.difference, test.interval)
-            row += [str(test.pairs), difference, test.why_not or test.test, p_value(test.p), p_value(standing.adjusted), _yes(standing.tied), _yes(standing.tied_unadjusted)]
+            row += [str(test.pairs), difference, "not testable" if test.why_not else test.test, p_value(test.p), p_value(standing.adjusted), _yes(standing.tied), _yes(standing.tied_unadjusted)]
             row += [number(test.effect, ".2f"), number(column.flips[method], ".2g")]
-        row += [*(number(share, ".0%") for share in (split.images, split.sampling, split.seeds)), str(column.cells.undefined[method]), str(column.cells.failed[method])]
+        row += [*_shares(column.splits[method], standing.mean), left_out(column.cells, method) or "0"]
         rows.append(row + (_of_classes(column.accuracies[method]) if column.accuracies else []))
-    return Detail(column.metric, _caption(column, table), headings, rows)
+    return Detail(column.metric, comparison.best or "" if tested else "", headings, rows)
 
 
-def _caption(column: Column, table: Table) -> str:
-    parts = []
-    if column.higher_is_better is not None and column.comparison.best is not None:
-        parts.append(
-            f"The best is {column.comparison.best}. The difference is method less best, with its 95 % interval, over the pairs; effect: matched-pairs rank-biserial correlation, -1 to 1; "
-            "flips: the chance that one new seed ranks the method before the best."
-        )
-    parts.append("Between images, sampling and seeds: shares of the variance of single values.")
-    if next(iter(column.cells.values.values())).shape[1] < 2:
-        parts.append("With one seed neither these nor flips are known.")
-    if any(shares_weights(method) for method in table.methods):
-        parts.append("Methods that draw weights share them over pictures, so their seeds are resampled too.")
-    return " ".join(parts)
+def _shares(split: VarianceSplit, mean: float) -> list[str]:
+    """How the variance splits; dashes where all values are equal up to rounding."""
+    parts = [split.images, split.sampling, split.seeds]
+    total = sum(parts)
+    return [number(part / total if total > (1e-9 * mean) ** 2 else math.nan, ".0%") for part in parts]
 
 
 def _of_classes(accuracy: Accuracy) -> list[str]:

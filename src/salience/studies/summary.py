@@ -112,15 +112,24 @@ class Table:
         """What was left out, and what could not be tested."""
         found = []
         for column in self.columns:
-            counts = {"undefined": column.cells.undefined, "failed": column.cells.failed}
-            lost = [f"{count} {word} of {method}" for word, each in counts.items() for method, count in each.items() if count]
+            lost = [f"{text} of {method}" for method in self.methods if (text := left_out(column.cells, method))]
             if lost:
                 found.append(f"{column.metric}: left out {', '.join(lost)}.")
-        tests = [each.against_best for column in self.columns if column.higher_is_better is not None for each in column.comparison.methods.values() if each.against_best is not None]
+        compared = {column.metric: [each.against_best for each in column.comparison.methods.values() if each.against_best] for column in self.columns if column.higher_is_better is not None}
+        tests = [test for each in compared.values() for test in each]
         reasons = [test.why_not.removeprefix("not testable: ") for test in tests if test.why_not]
         if reasons:
             found.append(f"{len(reasons)} of {len(tests)} comparisons with the best are not testable: {'; '.join(dict.fromkeys(reasons))}.")
+        weak = [metric for metric, each in compared.items() if (pairs := [test.pairs for test in each if not test.why_not]) and len(pairs) * 2.0 ** (1 - max(pairs)) > 0.05]
+        if weak:
+            found.append(f"{', '.join(weak)}: with so few pairs and so many methods nothing can be significantly worse after Holm's correction, so bold says nothing; look at the differences.")
         return found
+
+
+def left_out(cells: Cells, method: str) -> str:
+    """How many values a method lacks, and why; empty if none."""
+    counts = {"undefined": cells.undefined[method], "failed": cells.failed[method]}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 VARIANTS = {
@@ -284,11 +293,11 @@ def print_summary(store: Store, console: "Console") -> None:
         for column in table.columns:
             grid.add_column(Text(heading(column)), overflow="fold")
         for method in table.methods:
-            grid.add_row(Text(method), *(Text(text, style="bold" if best else "") for text, best in line(table, method)))
+            grid.add_row(Text(method), *(Text(f"{text} *", style="bold") if best else Text(text) for text, best in line(table, method)))
         console.print(grid)
         for note in table.notes:
             console.print(Text(note, style="dim"))
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Text(LEGEND.replace("Bold:", "Bold, with a star:"), style="dim"))
 
 
 def line(table: Table, method: str) -> list[tuple[str, bool]]:

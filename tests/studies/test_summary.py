@@ -1,0 +1,171 @@
+"""Summaries of a study whose numbers are known: means, what is bold, what is left out, and how it is written."""
+
+import re
+
+import numpy as np
+import pytest
+from made_study import IMAGES, METHODS, SEEDS, made, value
+from rich.console import Console
+
+from salience.core.errors import InputError
+from salience.core.registry import entries
+from salience.studies.statistics import bootstrap_interval
+from salience.studies.store import Store
+from salience.studies.summary import escaped, grouped, heading, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
+
+
+def refused(message):
+    return pytest.raises(InputError, match=f"^{re.escape(message)}$")
+
+
+def column_of(found, metric, title=""):
+    return next(column for table in found if table.title.endswith(title) for column in table.columns if column.metric == metric)
+
+
+def when(change, **wanted):
+    """A change of the rows that have some fields."""
+    return lambda row: row | change if all(row[key] == each for key, each in wanted.items()) else row
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def found(store):
+    return tables(store)
+
+
+def test_a_table_for_every_place_in_the_order_of_the_file(found):
+    assert [table.title for table in found] == [
+        "net (16 pictures)",
+        "net, the same picture twice, fresh draws: the noise floor (16 pictures)",
+        "net, gaussian_noise, same draws, geometry undone (14 pictures)",
+        "net, gaussian_noise, same draws, geometry undone, pictures whose prediction changed (2 pictures)",
+    ]
+    assert [[column.metric for column in table.columns] for table in found] == [["deletion", "relative_error"], ["ssim"], ["ssim"], ["ssim"]]
+    assert all(table.methods == METHODS for table in found)
+
+
+def test_means_intervals_and_bold_are_those_of_the_rows(found):
+    column = column_of(found, "deletion")
+    for method in METHODS:
+        values = np.array([[value(image, method, seed) for seed in SEEDS] for image in IMAGES])
+        standing = column.comparison.methods[method]
+        assert np.allclose(column.cells.values[method], values)
+        assert standing.mean == pytest.approx(values.mean())
+        assert standing.interval == bootstrap_interval(values)
+    assert [is_best(method, column) for method in METHODS] == [True, False, False]
+    assert column.comparison.methods["random"].against_best.difference == pytest.approx(0.5)
+    assert column_of(found, "ssim", "undone (14 pictures)").comparison.best == "gradient"
+
+
+def test_pictures_whose_prediction_changed_stand_apart_but_not_in_the_noise_floor(found):
+    assert column_of(found, "ssim", "changed (2 pictures)").cells.images == IMAGES[:2]
+    assert column_of(found, "ssim", "undone (14 pictures)").cells.images == IMAGES[2:]
+
+
+def test_the_relative_error_has_no_best(found):
+    column = column_of(found, "relative_error")
+    assert heading(column) == "relative_error"
+    assert not any(is_best(method, column) for method in METHODS)
+
+
+def test_what_has_no_value_is_left_out_and_counted(tmp_path):
+    def change(row):
+        row = when({"status": "undefined", "value": None, "reason": "empty"}, image="image_00.png", method="gradient", metric="deletion", seed=0)(row)
+        row = when({"status": "failed", "value": None, "reason": "no"}, image="image_01.png", metric="deletion", method="gradient")(row)
+        return when({"value": float("inf")}, image="image_02.png", metric="deletion", method="gradient", seed=1)(row)
+
+    (table, *_) = tables(made(tmp_path, change=change))
+    (column, _) = table.columns
+    assert column.cells.undefined == {"gradient": 2, "smoothgrad:samples=5": 0, "random": 0}
+    assert column.cells.failed["gradient"] == 2
+    assert np.isnan(column.cells.values["gradient"]).sum() == 4
+    assert column.comparison.methods["gradient"].images == 15
+    assert "deletion: left out 2 undefined, 2 failed of gradient." in table.notes
+
+
+def test_targets_are_averaged_and_so_are_their_errors(tmp_path):
+    store = made(tmp_path, images=IMAGES[:1])
+    rows = [row | {"target": target, "value": float(target), "stderr": error} for row in store.rows() if row["metric"] == "deletion" for target, error in ((1, 0.3), (3, 0.4))]
+    other = Store(tmp_path / "other")
+    other.write_manifest(store.manifest)
+    other.write("a", rows, [])
+    cells, _ = next(iter(grouped(other).values()))["deletion"]
+    assert np.array_equal(cells.values["gradient"], [[2, 2]])
+    assert np.allclose(cells.errors["gradient"], 0.25)  # sqrt(0.3² + 0.4²) / 2
+
+
+def test_the_variance_splits(tmp_path):
+    split = column_of(tables(made(tmp_path, change=when({"stderr": 0.01}, metric="deletion"))), "deletion").splits["gradient"]
+    within = 2 * 0.02**2  # of the seeds +0.02 and -0.02
+    assert split.sampling == pytest.approx(1e-4)
+    assert split.seeds == pytest.approx(within - 1e-4)
+    assert split.images == pytest.approx(1e-4 * 16 * 17 / 12 - within / 2)  # the variance of 0 to 15
+
+
+def test_metrics_by_class_have_their_mean_over_classes(tmp_path, monkeypatch):
+    monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)
+
+    def change(row):
+        rare = row["image"] < "image_03"
+        return row | {"metric": "pointing_game", "target": int(rare), "value": float(rare)} if row["metric"] == "deletion" else row
+
+    accuracy = column_of(tables(made(tmp_path, change=change, metrics=["pointing_game", "ssim"])), "pointing_game").accuracies["gradient"]
+    assert (accuracy.mean, accuracy.classes) == (0.5, {"0": 0.0, "1": 1.0})
+
+
+def test_too_few_pictures_are_said_to_be(tmp_path):
+    few, six = made(tmp_path / "few", images=IMAGES[:4]), made(tmp_path / "six", images=IMAGES[:6], change=when({"prediction_changed": False}))
+    first = tables(six)[0]
+    assert tables(few)[0].notes == ["2 of 2 comparisons with the best are not testable: 4 pairs, at least 6 are needed."]
+    assert [note for note in first.notes if note.startswith("deletion: with so few pairs and so many methods")]
+    assert all(is_best(method, first.columns[0]) for method in METHODS)
+
+
+def test_who_shares_weight_draws():
+    assert [shares_weights(method) for method in ("gradient", "noisegrad", "smoothgrad:base=(noisegrad)", "fusiongrad", "rise")] == [False, True, True, True, False]
+
+
+def test_markdown_is_a_table(found):
+    first, *_ = found
+    lines = markdown(first).splitlines()
+    cells = [line.strip("|").split("|") for line in lines]
+    assert {len(each) for each in cells} == {3}
+    assert lines[0] == "| method | deletion (low) | relative_error |"
+    assert re.fullmatch(r"\| `gradient` \| \*\*0\.25 \[0\.2\d+, 0\.2\d+\]\*\* \| 0\.125 \[0\.125, 0\.125\] \|", lines[2])
+    assert "**" not in "".join(lines[3:])
+
+
+def test_latex_is_balanced_and_escaped(found):
+    text = latex(found[0])
+    assert text.count("{") == text.count("}")
+    assert [text.count(rf"\{word}") for word in ("begin{tabular}{lrr}", "end{tabular}", "toprule", "midrule", "bottomrule")] == [1] * 5
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert {line.count("&") for line in rows} == {2}
+    assert rows[0] == r"method & deletion (low) & relative\_error \\"
+    assert rows[1].startswith(r"\texttt{gradient} & \textbf{0.25 [")
+    assert escaped("a_b%&#${}~^\\") == r"a\_b\%\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+
+
+def test_numbers_that_are_not_known_are_dashes():
+    nan = float("nan")
+    assert [with_interval(nan), with_interval(0.12345), number(nan, ".2f"), p_value(nan), p_value(0.0004), p_value(0.04)] == ["-", "0.123", "-", "-", "< 0.001", "0.040"]
+
+
+def test_on_a_terminal(store, capsys):
+    print_summary(store, Console(width=100))
+    out = capsys.readouterr().out
+    assert out.count("\n method ") == 4
+    assert re.search(r"gradient +0\.25 \[0\.2\d+, 0\.2\d+\] \*", out)
+    assert "pictures whose prediction changed (2 pictures)" in out
+    assert "nan" not in out.lower()
+
+
+def test_without_rows_or_study(tmp_path):
+    with refused(f"{tmp_path} holds no study: give a folder that 'salience study run' wrote."):
+        tables(Store(tmp_path))
+    with refused(f"{tmp_path} has no rows yet: continue the study with 'salience study run --resume'."):
+        tables(made(tmp_path, images=[]))
