@@ -5,7 +5,7 @@ Every threshold comes from the controls or from the map's own error, none is a m
 - A similarity is read on the scale between two controls: 0 is what a map that shares nothing keeps (``random``, drawn
   anew), the upper end what a map that is not at fault keeps. The threshold is half-way: which of the two is it nearer to?
 - A difference in deletion or insertion is one to the best control: the threshold is 0.
-- An error is judged by what it must tell apart: two pixels that differ as pixels of the map typically do.
+- The error of a map's pattern is judged by what it must tell apart: two pixels that differ as pixels of the map typically do.
 - Of the networks that are averaged, most must still see the class: one half, the warning of NoiseGrad and FusionGrad.
 
 Cost, an image: `MAPS` maps and 58 forward passes for every method, and 7 x 58 forward passes for the controls, once.
@@ -28,6 +28,7 @@ from salience.core.draws import Stream, streams
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
+from salience.core.montecarlo import jackknife, relative_error
 from salience.core.perturbation import Perturbation
 from salience.core.robustness import compared, one_channel, scaled
 from salience.core.types import Images, Saliency, Targets
@@ -214,7 +215,7 @@ class _Seen:
         random_weights: Similarities to the maps of random networks; empty for a black box.
         areas: As `_Case.areas`.
         survived: Similarity to the map of the perturbed image; NaN if the prediction changed.
-        relative_error: Of the map; None if it has no error.
+        pattern_error: Of the map, as `_pattern_error` has it.
         class_kept: Share of networks that keep the class; None if there are no other networks.
         draws: Independent draws behind the map; 0 for a deterministic method.
     """
@@ -223,7 +224,7 @@ class _Seen:
     random_weights: list[float]
     areas: dict[str, float]
     survived: dict[str, float]
-    relative_error: float | None
+    pattern_error: float | None
     class_kept: float | None
     draws: int
 
@@ -250,8 +251,22 @@ def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None])
         with randomised(parts_of(case.model), Stream((case.seed[1], "audit", draw), (case.seed[1], "audit", draw))):
             random_weights.append(_alike(one_channel(e.maps), one_channel(case.explained(explainer).maps)))
     step()
-    relative, kept = e.relative_error, e.record["images"].get("class_kept")
-    return _Seen(floor, random_weights, case.areas(e), survived, None if relative is None else relative.item(), None if kept is None else kept[0], int(e.samples[0]))
+    kept = e.record["images"].get("class_kept")
+    return _Seen(floor, random_weights, case.areas(e), survived, _pattern_error(e), None if kept is None else kept[0], int(e.samples[0]))
+
+
+def _pattern_error(e: Explanation) -> float | None:
+    """The relative error of a map less its mean; None if it has no error.
+
+    Errors that all pixels share (in RISE's maps they are most of it) move the map's level, not one pixel against another. The
+    jackknife over blocks of draws takes the mean off every block.
+    """
+    if e.blocks is None or e.counts is None or len(e.counts) < 2:
+        return None
+    weights = e.counts.to(e.blocks)[..., None, None, None]
+    without = (weights.sum(0) * e.maps - weights * e.blocks) / (weights.sum(0) - weights)
+    pattern, partial_patterns = (maps - maps.mean((-3, -2, -1), keepdim=True) for maps in (e.maps, without))
+    return relative_error(pattern, jackknife(pattern, partial_patterns, e.counts)[0]).item()
 
 
 def _alike(first: Saliency, second: Saliency) -> float:
@@ -337,8 +352,8 @@ class _Card:
         return self.finding(metric, figure, interval, 0.0, f"the area under the curve is {amount} that of the best one, {best}")
 
     def converged(self) -> Finding:
-        """The relative error, against what pixels typically differ by."""
-        errors = np.array([math.nan if each.relative_error is None else each.relative_error for each in self.seen])
+        """The error of the pattern, against what pixels typically differ by."""
+        errors = np.array([math.nan if each.pattern_error is None else each.pattern_error for each in self.seen])
         if np.isnan(errors).any():
             if self.floor == 1:
                 return self.not_asked("converged", "It draws nothing at random, so there is nothing to converge.")
@@ -347,12 +362,14 @@ class _Card:
         if lost:
             detail = f"in {lost} of {len(errors)} image(s) nothing stands out of the sampling noise; take many more draws"
             return self.finding("converged", figure, None, TOLD_APART, detail)
-        detail = f"the map's relative error is {figure:.2f}; two of its pixels are typically told apart at {TOLD_APART:.2f}"
+        detail = f"the error of the map's pattern is {figure:.2f} of its spread; two of its pixels are typically told apart at {TOLD_APART:.2f}"
         more = (figure / TOLD_APART) ** 2
         return self.finding("converged", figure, _ends(errors), TOLD_APART, detail + (f", for which it needs about {more:.1f} times the draws" if more > 1 else ""))
 
     def survives(self, name: str) -> Finding:
         """The similarity to the perturbed image's map, against what the edges keep, or the noise floor if that is lower."""
+        if self.kept is not None and self.kept < MOST:
+            return self.not_asked(name, "The networks behind it no longer see the class, so what it survives says nothing.")
         values = np.array([each.survived[name] for each in self.seen])
         same = np.isfinite(values)
         if not same.any():
@@ -367,12 +384,11 @@ class _Card:
 
     def class_kept(self) -> Finding:
         """The share of networks that keep the class."""
-        kept = [each.class_kept for each in self.seen if each.class_kept is not None]
-        if len(kept) < len(self.seen):
+        figure, draws = self.kept, self.seen[0].draws
+        if figure is None:
             return self.not_asked("class kept", "It explains the network itself, not noisy or smoothed ones.")
-        figure, draws = float(np.mean(kept)), self.seen[0].draws
-        interval = _ends(kept)
-        if len(kept) == 1 and draws:
+        interval = _ends(np.array([each.class_kept for each in self.seen], dtype=np.float64))
+        if len(self.seen) == 1 and draws:
             exact = stats.binomtest(round(figure * draws), draws).proportion_ci()
             interval = (float(exact.low), float(exact.high))
         return self.finding("class kept", figure, interval, MOST, f"the noisy or smoothed networks predict the same class in {figure:.0%} of the cases")
@@ -381,6 +397,12 @@ class _Card:
     def floor(self) -> float:
         """The mean noise floor."""
         return float(np.mean([each.floor for each in self.seen]))
+
+    @property
+    def kept(self) -> float | None:
+        """The mean share of networks that keep the class; None if there are no other networks."""
+        shares = [each.class_kept for each in self.seen if each.class_kept is not None]
+        return float(np.mean(shares)) if shares else None
 
     def finding(self, question: str, figure: float, interval: tuple[float, float] | None, threshold: float, detail: str, note: str = "") -> Finding:
         """A figure with its verdict."""

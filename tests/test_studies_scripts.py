@@ -1,0 +1,218 @@
+"""The studies of papers: their pure parts on numbers known in closed form, and each script once on a tiny network and its own pictures."""
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import salience as sal
+
+STUDIES = Path(__file__).parents[1] / "studies"
+NET = "python:tiny_models:net"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A file of the folder of studies as a module."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    return importlib.import_module
+
+
+@pytest.fixture
+def quick(script, monkeypatch):
+    """A script whose best estimator of RISE is a cheap one: its own is tested elsewhere."""
+
+    def quick(name, **changes):
+        module = script(name)
+        monkeypatch.setattr(module, "rise", lambda masks, estimator, grid=7: script("_common").rise(masks, estimator.replace("crossfit", "centred"), grid))
+        for key, value in changes.items():
+            monkeypatch.setattr(module, key, value)
+        return module
+
+    return quick
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two small pictures of two classes each, with masks and labels: as COCO has them and as a labelled folder."""
+    folder, generator = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(generator.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        mask = np.zeros((20, 24), np.uint8)
+        mask[4:12, 6:14] = 1 + number % 2
+        Image.fromarray(mask).save(folder / f"{number}.mask.png")
+    (folder / "classes.json").write_text('{"classes": {"1": "bee", "2": "dog"}, "coco_to_imagenet": {"bee": [1, 0], "dog": 3}}')
+    (folder / "labels.csv").write_text("file,class_index\n" + "".join(f"{number}.png,{number}\n" for number in range(4)))
+    return folder
+
+
+def run(module, capfd, *arguments):
+    """What a script prints, which is what it writes."""
+    assert module.main(module.options(), module.work, [str(each) for each in arguments]) == 0
+    printed = capfd.readouterr().out
+    out = Path(arguments[arguments.index("--out") + 1])
+    written = (out / "results.md").read_text()
+    for line in written.splitlines():
+        assert line in printed
+    for picture in re.findall(r"\]\((.*\.png)\)", written):
+        with Image.open(out / picture) as drawn:
+            assert np.asarray(drawn.convert("L")).std() > 10, f"{picture} is blank"
+    return written
+
+
+# --- the common file --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_decided_by_its_test_adjusted_for_all_claims_of_the_study(script, tmp_path, capsys):
+    common = script("_common")
+    rising = np.linspace(0.1, 0.2, 8)
+    report = common.Report(argparse.Namespace(out=tmp_path), "A study")
+    true = common.difference("less", "0.1 and 0.5", rising, rising + 0.4, "<")
+    false = common.difference("more", "-", rising, rising + 0.4, ">")
+    few = common.difference("untestable", "-", rising[:3], rising[:3] + 0.4, "<")
+    assert (true.p, true.agrees, false.agrees) == (pytest.approx(2 / 2**8), True, False)
+    assert np.isnan(few.p)
+    assert "3 pairs, at least 6" in few.ours
+    report.claims([true, false, few, common.Claim("not here", "12", "needs another network")])
+    found = re.findall(r"\*\*(.*?)\*\*: (.*)", capsys.readouterr().out)
+    assert found == [("holds", "less"), ("does not hold", "more"), ("not decided here", "untestable"), ("not decided here", "not here")]
+    report.claims([true] * 8)  # 8 claims of p = 1/128: Holm makes it 1/16
+    assert "**holds**" not in capsys.readouterr().out
+
+
+def test_a_claim_against_a_constant_and_one_without_a_difference(script):
+    common = script("_common")
+    assert common.difference("", "", np.full(10, 0.7) + np.linspace(0, 0.01, 10), 0.5, ">").agrees
+    equal = common.difference("", "", np.full(10, 0.7), 0.7, ">")
+    assert (equal.p, equal.verdict(equal.p)) == (1.0, "not decided here")
+
+
+def test_an_estimate_is_a_function_of_means_over_images_with_an_interval_around_it(script):
+    common = script("_common")
+    a, b = np.linspace(1, 3, 20), np.linspace(2, 6, 20)
+    point, low, high = map(float, re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", common.estimated(lambda x, y: x * y, a, b)).groups())
+    assert point == pytest.approx(a.mean() * b.mean(), abs=1e-4)
+    assert low < point < high
+
+
+def test_a_missing_folder_is_named_with_the_option_that_names_another(script, tmp_path, monkeypatch):
+    common = script("_common")
+    monkeypatch.chdir(tmp_path)
+    given = argparse.Namespace(out=tmp_path / "out")
+    with pytest.raises(sal.InputError, match=r"^A folder of photographs is needed and not found at nowhere: say where it is with --photos\.$"):
+        common.photographs(Path("nowhere"), given)
+    shipped = common.photographs(common.DATA / "imagenet_photos", given)  # the default folder, which is not there: scikit-image's
+    assert len(sal.load_dataset(**{"kind" if key == "dataset" else key: value for key, value in shipped.items()})) == len(common.SHIPPED)
+    with pytest.raises(sal.InputError, match=r"^COCO is needed: say where it is with --coco\.$"):
+        common.required(None, "--coco", "COCO")
+
+
+def test_a_script_refuses_in_one_line(script, tmp_path, capfd, monkeypatch):
+    module = script("rise_table1")
+    monkeypatch.chdir(tmp_path)
+    assert module.main(module.options(), module.work, ["--full"]) == 2
+    assert capfd.readouterr().err == "ImageNet's validation set, a folder a class, is needed: say where it is with --imagenet.\n"
+    module = script("rise_table2")
+    assert module.main(module.options(), module.work, ["--full"]) == 2
+    assert capfd.readouterr().err.startswith("--full needs a network trained on VOC or COCO: ")
+    assert module.main(module.options(), module.work, ["--coco", "nowhere"]) == 2
+    assert capfd.readouterr().err == "A folder of COCO's photographs and masks is needed and not found at nowhere: say where it is with --coco.\n"
+
+
+def test_a_model_that_remembers_gives_the_same_scores_and_computes_each_picture_once(script):
+    remembering = getattr(script("_remembering"), f"{NET}@float32")()
+    images = torch.rand(5, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    plain = sal.load_model(NET)
+    torch.testing.assert_close(remembering.outputs(images), plain.outputs(images))
+    torch.testing.assert_close(remembering.outputs(images[[4, 0, 0]]), plain.outputs(images[[4, 0, 0]]))
+    assert remembering.passes == 5
+    many, few = (sal.explain(f"rise:samples={samples},grid=3", remembering, images[:1]) for samples in (30, 20))
+    assert remembering.passes == 5 + 30  # the image itself is known too, and the first 20 masks of 30 are those of 20
+    torch.testing.assert_close(few.maps, sal.explain("rise:samples=20,grid=3", plain, images[:1]).maps)
+    assert not torch.equal(many.maps, few.maps)
+    assert remembering.weights_hash() == plain.weights_hash()
+
+
+# --- pure parts -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_s_laws_of_mask_noise_on_maps_of_known_signal_and_noise(script):
+    """Signal of variance 1; noise of variance 40 a mask; the perturbed signal correlates by 0.8 with the clean one."""
+    module, generator = script("report_robustness"), np.random.default_rng(0)
+    signal, other = generator.standard_normal((2, 400_000))
+    perturbed = 0.8 * signal + 0.6 * other
+
+    def noisy(true, masks):
+        return true + np.sqrt(40 / masks) * generator.standard_normal(true.shape)
+
+    floor, fresh = (np.array(np.corrcoef(noisy(signal, 100), noisy(second, 100))[0, 1]) for second in (signal, perturbed))
+    assert module.without_noise(floor, fresh) == pytest.approx(0.8, abs=0.01)
+    more = np.corrcoef(noisy(signal, 2000), noisy(signal, 2000))[0, 1]
+    assert module.at_masks(floor, 100, 2000) == pytest.approx(more, abs=0.005)
+    assert module.noise_share(floor, fresh) == pytest.approx((1 - 1 / 1.4) / (1 - 0.8 / 1.4), abs=0.01)
+    assert np.isnan(module.at_masks(np.array(-0.1), 100, 2000))
+
+
+def test_the_masks_share_of_a_background_of_known_signal_and_noise(script):
+    module, generator = script("rise_figures"), np.random.default_rng(0)
+    signal = generator.standard_normal((300, 300))
+    maps = torch.from_numpy(signal + np.sqrt(3.0) * generator.standard_normal((4, 300, 300)))
+    everywhere = torch.ones(300, 300, dtype=torch.bool)
+    share = module.mask_share(maps, everywhere)
+    assert share == pytest.approx(0.75, abs=0.01)
+    assert module.at_masks(np.array(share), 100, 300) == pytest.approx(0.5, abs=0.02)
+    assert module.mask_share(maps[:, :1] * 0 + torch.from_numpy(signal[:1]), everywhere[:1]) == pytest.approx(0, abs=1e-9)
+
+
+def test_spreads_of_the_tables(script):
+    table1, table2 = script("rise_table1"), script("rise_table2")
+    found = np.array([[1.0, 3.0], [2.0, 4.0]])
+    assert table1.spread(found) == pytest.approx(np.std([1.5, 3.5], ddof=1))
+    assert table1.of_a_picture(found) == pytest.approx(np.sqrt(2.0))
+    assert np.isnan(table1.spread(found[:, :1]))
+    hits = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])  # classes a, a, b: 50 and 25 percent
+    assert table2.spread(hits, ["a", "a", "b"], ["1", "2", "3"]) == pytest.approx(np.std([50, 25], ddof=1))
+    assert table2.accuracy_cell(hits, ["a", "a", "b"], ["1", "2", "3"]).startswith("37.5 [")
+
+
+# --- each script, whole -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_made(quick, photographs, tmp_path, capfd):
+    module = quick("report_robustness", SMOOTHGRAD="smoothgrad:samples=2")
+    written = run(module, capfd, "--photos", photographs, "--model", NET, "--masks", 4, "--out", tmp_path / "out", "--limit", 1)
+    assert re.search(r"\| noise, sd 25 of 255: RISE +\| +0\.3762 \|", written)
+    row = next(line for line in written.splitlines() if line.startswith("| horizontal flip: edges"))
+    assert row.split("|")[3].strip() == "1.0000"  # edges do not look at the network, and a flip undone leaves them
+
+
+def test_table_1_is_made_and_continued(quick, photographs, tmp_path, capfd):
+    module = quick("rise_table1", BLACK={"Sliding window": "occlusion:window=8,stride=4", "LIME": "lime:samples=10"})
+    options = ("--photos", photographs, "--model", NET, "--masks", 8, "--out", tmp_path / "out")
+    written = run(module, capfd, *options, "--limit", 1)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*/*/results/*.parquet")}
+    assert len(before) == 7
+    assert "2 pictures" in run(module, capfd, *options, "--limit", 2)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert len(re.findall(r"not decided here", written)) == 7
+    assert re.search(r"\| RISE +\| +0\.1076 ± 0\.0005 \| +0\.0980 ± 0\.0025 \| +0\.\d+ \|", written)
+
+
+def test_table_2_is_made(quick, photographs, tmp_path, capfd):
+    module = quick("rise_table2", SEEDS=[0, 1], CELL=12, LAYERS={"CAM": "cam", "MWP": "excitation_backprop", "c-MWP": "contrastive_excitation_backprop"})
+    written = run(module, capfd, "--photos", photographs, "--coco", photographs, "--model", NET, "--masks", 8, "--limit", 1, "--out", tmp_path / "out")
+    assert "1 objects of 1 classes in 1 pictures" in written
+    assert "4 objects of 4 classes in 1 pictures" in written
+
+
+def test_the_figures_are_made(quick, photographs, tmp_path, capfd):
+    module = quick("rise_figures", SEEDS=[0, 1])
+    written = run(module, capfd, "--pictures", photographs, "--examples", 1, "--coco", photographs, "--model", NET, "--masks", 4, "--limit", 2, "--out", tmp_path / "out")
+    assert "Of 2 objects" in written
+    assert {"figure_1.png", "figure_2.png", "figure_3.png", "figures_4_6_7_8.png", "figure_9.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
