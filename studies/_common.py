@@ -18,10 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+import salience as sal
 from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.show.overlay import to_png
-from salience.studies.comparison import holm, paired_test
+from salience.studies.comparison import FEWEST_PAIRS, holm, paired_test
 from salience.studies.run import run
 from salience.studies.statistics import Interval, bootstrap_interval, per_image
 from salience.studies.store import Row, Store
@@ -32,6 +33,9 @@ DATA = Path("../shared/data")
 
 SHIPPED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "horse.png", "camera.png")
 """scikit-image's pictures of things, taken where there is no folder of photographs."""
+
+RESAMPLES = 4000
+"""Of the bootstrap of functions of several means."""
 
 LEVEL = 0.05
 """A claim is decided if its p, adjusted for the number of claims, is under this."""
@@ -146,6 +150,11 @@ def _progress(what: str, done: int, total: int | None) -> None:
         sys.stderr.flush()
 
 
+def rise(masks: int, estimator: str, grid: int = 7) -> str:
+    """RISE with half of the cells kept, as its paper has it, in the shortest form: rows name it so."""
+    return str(sal.Explainer.from_value(f"rise:samples={masks},grid={grid},estimator={estimator}"))
+
+
 def values(store: Store, method: str, metric: str, *, model: str | None = None, perturbation: str = "", variant: str = "", same_prediction: bool = False) -> np.ndarray:
     """One metric of one method: (images, seeds), the images of the study in their order, targets averaged, NaN where there is no value.
 
@@ -162,16 +171,17 @@ def values(store: Store, method: str, metric: str, *, model: str | None = None, 
     images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     wanted = {"method": method, "metric": metric, "perturbation": perturbation, "variant": variant} | ({} if model is None else {"model": model})
-    for row in _found(store):
+    for row in table(store):
         kept = all(row[key] == value for key, value in wanted.items()) and row["status"] == "ok" and not (same_prediction and row["prediction_changed"])
         if kept:
             found.setdefault((row["image"], row["seed"]), []).append(row["value"])
     return np.array([[np.mean(found[image, seed]) if (image, seed) in found else np.nan for seed in seeds] for image in images])
 
 
-@lru_cache(maxsize=8)
-def _found(store: Store) -> list[Row]:
-    return store.rows()
+@lru_cache(maxsize=32)
+def table(store: Store, name: str = "results") -> list[Row]:
+    """The rows of one of a store's tables, read once: the study has been run."""
+    return store.rows(name)
 
 
 def plain(name: str) -> str:
@@ -195,6 +205,27 @@ def mean_cell(found: np.ndarray) -> str:
     """The mean over images of values (images, seeds), and its interval by a bootstrap over images."""
     each = per_image(found).values
     return with_interval(float(np.nanmean(each)), bootstrap_interval(found)) if np.isfinite(each).any() else "-"
+
+
+def _resampled(statistic: Callable[..., np.ndarray], columns: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+    """A function of means over images, and the same of resampled images."""
+    table = np.stack([per_image(each).values for each in columns])
+    table = table[:, np.isfinite(table).all(0)]
+    chosen = np.random.default_rng(0).integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
+    resampled = statistic(*table[:, chosen].mean(2))
+    return float(statistic(*table.mean(1))), resampled[np.isfinite(resampled)]
+
+
+def estimated(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> str:
+    """A function of means over images, and its 95 % interval by a bootstrap over images.
+
+    Args:
+        statistic: Takes as many arrays as there are columns.
+        columns: Each (images,) or (images, seeds), the same images.
+    """
+    value, resampled = _resampled(statistic, columns)
+    low, high = np.quantile(resampled, [0.025, 0.975]) if len(resampled) else (math.nan, math.nan)
+    return with_interval(value, Interval(float(low), float(high)))
 
 
 @dataclass(frozen=True)
@@ -222,7 +253,7 @@ class Claim:
         return "holds" if self.agrees else "does not hold"
 
 
-def difference(statement: str, published: str, first: np.ndarray, second: np.ndarray, says: Literal["<", ">"], shared_seeds: bool = False) -> Claim:
+def difference(statement: str, published: str, first: np.ndarray, second: np.ndarray | float, says: Literal["<", ">"], shared_seeds: bool = False) -> Claim:
     """The claim that one thing is less, or more, than another, tested on pairs of the same images.
 
     Args:
@@ -233,12 +264,29 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
         says: ``<``: the claim is that the first is less.
         shared_seeds: The seeds are draws of weights that all images share.
     """
-    second = np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second
-    test = paired_test(first, second, shared_seeds=shared_seeds)
+    test = paired_test(first, np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second, shared_seeds=shared_seeds)
     way = test.difference < 0 if says == "<" else test.difference > 0
     ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images" + (f" ({test.why_not})" if test.why_not else f", {test.test}")
     interval_decides = not shared_seeds or not test.interval.low <= 0 <= test.interval.high
     return Claim(statement, published, ours, test.p if interval_decides else 1.0, None if math.isnan(test.p) else bool(way))
+
+
+def beyond(statement: str, published: str, statistic: Callable[..., np.ndarray], says: Literal["<", ">"], bound: float, *columns: np.ndarray) -> Claim:
+    """The claim that a function of means over images is below, or above, a number; p by a bootstrap over images, approximate where they are few.
+
+    Args:
+        statement: What is claimed.
+        published: Its numbers.
+        statistic: As `estimated` has it.
+        says: ``<``: the claim is that it is below.
+        bound: The number.
+        columns: As `estimated` has them.
+    """
+    value, resampled = _resampled(statistic, columns)
+    few = len(per_image(columns[0]).values) < FEWEST_PAIRS or not len(resampled)
+    tails = [(np.sum(side) + 1) / (len(resampled) + 1) for side in (resampled <= bound, resampled >= bound)]
+    ours = f"{estimated(statistic, *columns)} against {bound}, {len(per_image(columns[0]).values)} images" + (" (too few to test)" if few else ", bootstrap")
+    return Claim(statement, published, ours, math.nan if few else float(min(1, 2 * min(tails))), None if few or math.isnan(value) else bool(value < bound if says == "<" else value > bound))
 
 
 class Report:
@@ -251,12 +299,12 @@ class Report:
 
     def __init__(self, given: argparse.Namespace, title: str) -> None:
         self.out, self.parts = given.out, [f"# {title}"]
-        print(self.parts[0])  # noqa: T201  # the output itself
+        print(self.parts[0])  # the output itself
 
     def text(self, text: str) -> None:
         """A paragraph."""
         self.parts.append(text)
-        print(f"\n{text}", flush=True)  # noqa: T201  # as above
+        print(f"\n{text}", flush=True)  # as above
 
     def table(self, title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         """A table with its title; the first column to the left, the others to the right."""
@@ -284,7 +332,7 @@ class Report:
         """Write results.md."""
         with atomic(self.out / "results.md") as file:
             file.write(("\n\n".join(self.parts) + "\n").encode())
-        print(f"\nAll of this is in {self.out / 'results.md'}.")  # noqa: T201  # as above
+        print(f"\nAll of this is in {self.out / 'results.md'}.")  # as above
 
 
 def _positive(text: str) -> int:

@@ -64,7 +64,7 @@ def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Panel | Non
             figure.text((LABEL + column * (SIDE + GAP)) / width, 1 - top / height, "\n".join(heading), size=9, weight="bold", va="bottom")
         for row, (heading, panels) in enumerate(rows):
             upper = top + row * (SIDE + below) + 0.04
-            figure.text(0.06 / width, 1 - (upper + SIDE / 2) / height, "\n".join(textwrap.wrap(heading, 15)), size=9, weight="bold", va="center")
+            figure.text(0.06 / width, 1 - (upper + SIDE / 2) / height, "\n".join(textwrap.wrap(heading, 13)), size=9, weight="bold", va="center")
             for column, panel in enumerate(panels):
                 if panel is not None:
                     left = LABEL + column * (SIDE + GAP)

@@ -12,8 +12,8 @@ from torch import Tensor
 from salience.show.colour import HEAT, Scale
 from salience.show.overlay import FAINT, INK, colour_bar, drawing
 
-SIDE, GAP, HEAD, NAME, FOOT = 1.7, 0.08, 0.36, 1.5, 0.75
-"""Inches: a panel, the space between panels, the headings above and at the left, the legend below."""
+SIDE, GAP, HEAD, NAME, LINE = 1.7, 0.08, 0.36, 1.5, 0.16
+"""Inches: a panel, the space between panels, the headings above and at the left, a line of the legend."""
 
 SHARE = Scale(0.0, 1.0, False, HEAT)
 """Colours of a map brought to 0..1."""
@@ -32,6 +32,17 @@ def overlaid(saliency: Tensor, image: Tensor) -> np.ndarray:
     return 0.78 * SHARE.colour(values) + 0.22 * grey
 
 
+def pointed(drawn: np.ndarray, saliency: Tensor) -> np.ndarray:
+    """A drawn map with a ring around its largest value."""
+    row, column = divmod(int(saliency.argmax()), saliency.shape[1])
+    rows, columns = np.indices(saliency.shape)
+    distance = np.hypot(rows - row, columns - column) / max(saliency.shape)
+    marked = drawn.copy()
+    marked[(distance > 0.035) & (distance < 0.06)] = 1.0
+    marked[(distance > 0.042) & (distance < 0.053)] = 0.0
+    return marked
+
+
 def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray | None]]], legend: str, notes: Sequence[Sequence[str]] | None = None, scale: Scale = SHARE) -> Figure:
     """Pictures in rows and columns.
 
@@ -44,14 +55,16 @@ def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray 
     """
     below = 0.2 if notes else 0.0
     across = NAME + len(columns) * (SIDE + GAP) + GAP
-    down = HEAD + len(rows) * (SIDE + GAP + below) + FOOT
+    lines = textwrap.wrap(legend, int((across - 2.6) * 13.5))
+    foot = max(0.5, 0.3 + LINE * len(lines))
+    down = HEAD + len(rows) * (SIDE + GAP + below) + foot
     with drawing():
         made = Figure(figsize=(across, down), dpi=100)
         for column, text in enumerate(columns):
             made.text((NAME + column * (SIDE + GAP) + SIDE / 2) / across, 1 - HEAD / 2 / down, text, ha="center", va="center", size=9.5, weight="bold")
         for row, (name, pictures) in enumerate(rows):
             top = HEAD + row * (SIDE + GAP + below)
-            made.text(0.1 / across, 1 - (top + SIDE / 2) / down, "\n".join(textwrap.wrap(name, 20)), va="center", size=9, color=INK)
+            made.text(0.1 / across, 1 - (top + SIDE / 2) / down, "\n".join(textwrap.wrap(name, 18)), va="center", size=9, color=INK)
             for column, each in enumerate(pictures):
                 if each is not None:
                     left = NAME + column * (SIDE + GAP)
@@ -60,9 +73,9 @@ def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray 
                     axes.axis("off")
                     if notes:
                         made.text((left + SIDE / 2) / across, 1 - (top + SIDE + 0.1) / down, notes[row][column], ha="center", va="center", size=7.5, color=FAINT)
-        bar = made.add_axes((0.1 / across, (FOOT - 0.28) / down, 2.2 / across, 0.12 / down))
+        bar = made.add_axes((0.1 / across, (foot - 0.25) / down, 2.2 / across, 0.12 / down))
         colour_bar(bar, scale, size=7.5, room=0.2)
-        made.text(2.5 / across, (FOOT - 0.2) / down, "\n".join(textwrap.wrap(legend, int((across - 2.6) * 14.5))), va="center", size=8.5, color=INK)
+        made.text(2.5 / across, (foot - 0.12) / down, "\n".join(lines), va="top", size=8.5, color=INK)
         return made
 
 
@@ -70,22 +83,21 @@ LINES = ("#c0392b", "#1f4e9c", "#2e8b57", "#8e5ea2", "#d98e04", "#555555", "#17a
 """Colours of lines, the same order everywhere."""
 
 
-def curve(axes: Axes, x: np.ndarray, lines: Mapping[str, np.ndarray], title: str, labels: tuple[str, str]) -> None:
-    """Mean curves with a band of 95 % over pictures, and their legend.
+def curve(axes: Axes, x: np.ndarray, lines: Mapping[str, tuple[np.ndarray, np.ndarray | None]], title: str, labels: tuple[str, str]) -> None:
+    """Curves with bands of 95 %, and their legend.
 
     Args:
         axes: Where.
         x: (points,).
-        lines: For each name (pictures, points); a single picture has no band.
+        lines: For each name y and its standard error, (points,); None draws no band.
         title: Above.
         labels: Of the axes.
     """
-    for number, (name, y) in enumerate(lines.items()):
-        mean, colour = y.mean(0), LINES[number % len(LINES)]
-        axes.plot(x, mean, color=colour, label=name, lw=1.5, ls="-" if number < 4 else "--")
-        if len(y) > 1:
-            band = 1.96 * y.std(0, ddof=1) / np.sqrt(len(y))
-            axes.fill_between(x, mean - band, mean + band, color=colour, alpha=0.12, lw=0)
+    for number, (name, (y, error)) in enumerate(lines.items()):
+        colour = LINES[number % len(LINES)]
+        axes.plot(x, y, color=colour, label=name, lw=1.5, ls="-" if number < 4 else "--")
+        if error is not None:
+            axes.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=colour, alpha=0.12, lw=0)
     axes.set_title(title, fontsize=10, weight="bold", loc="left")
     axes.set_xlabel(labels[0], fontsize=8.5)
     axes.set_ylabel(labels[1], fontsize=8.5)

@@ -96,12 +96,13 @@ def noise_level(model: sal.Model, level: float) -> float:
     return round(level * float(((1 - mean) / std).max() + (mean / std).max()) * float(std.mean()), 4)
 
 
-def settings(given: argparse.Namespace, *, default_model: bool = False) -> list[Setting]:
+def settings(given: argparse.Namespace, *, default_model: bool = False, rectified: bool = True) -> list[Setting]:
     """Where the paper's experiments are repeated.
 
     Args:
         given: The script's options.
         default_model: Also the default model, on which only a large beta works.
+        rectified: SqueezeNet as it is; else without the ReLU after its scores.
     """
     if given.full:
         root = required(data_folder() / "imagenet" / "val", "SALIENCE_DATA (the folder that holds imagenet/val)", "ImageNet, one folder a class,")
@@ -109,8 +110,9 @@ def settings(given: argparse.Namespace, *, default_model: bool = False) -> list[
         return [_setting("VGG-16, ImageNet", "vgg16", "torchvision:vgg16", data, LEVEL, BETA)]
     photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0}
     small = {"dataset": "cifar10", "root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train", "shuffle": 0}
+    ending = "" if rectified else "_unrectified"
     found = [
-        _setting("SqueezeNet, photographs", "squeezenet", "python:models:squeezenet", photographs, LEVEL, BETA),
+        _setting("SqueezeNet, photographs", f"squeezenet{ending}", f"python:models:squeezenet{ending}", photographs, LEVEL, BETA),
         _setting("ResNet-20, CIFAR-10", "resnet20", "python:models:resnet20", small, LEVEL / 2, 10.0, times=5),
     ]
     return found + ([_setting("EfficientNet-Lite0, photographs", "efficientnet-lite0", "efficientnet-lite0", photographs, LEVEL, 10.0)] if default_model else [])
@@ -138,7 +140,7 @@ def only_kept(setting: Setting, found: dict[str, np.ndarray], given: argparse.Na
     for title in (BETA_SMOOTHING, RELATIVE):
         kept = setting.kept(methods[title], given)
         found[title] = np.where(kept[:, None] > 0, found[title], np.nan)
-        shares.append(f"{title} ({methods[title].partition(':')[2] or 'beta=10'}) {kept.mean():.0%} of {len(kept)} pictures")
+        shares.append(f"{title} (`{methods[title]}`) {kept.mean():.0%} of {len(kept)} pictures")
     return found, f"{setting.title}: the class is kept by {' and by '.join(shares)}; the others do not count."
 
 

@@ -60,6 +60,17 @@ def squeezenet() -> sal.Model:
     return model
 
 
+def squeezenet_unrectified() -> sal.Model:
+    """The same without the ReLU after its class scores, which are then averaged: as right as with it.
+
+    With it a class whose score is 0 everywhere has no gradient at all, as is often so when layers are random; networks that
+    end in a linear layer, like VGG-16, do not have that.
+    """
+    model = squeezenet()
+    model.module.classifier[2] = nn.Identity()
+    return model
+
+
 class Block(nn.Module):
     """Two convolutions and a shortcut without weights: every second pixel, and channels of zeros on both sides."""
 

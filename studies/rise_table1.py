@@ -6,15 +6,14 @@ masks than in the paper, the claims are tested with the second; with --full, whi
 
 import argparse
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from _common import DATA, Claim, Report, difference, main, mean_cell, number, parser, photographs, plain, required, rows, values
-from _pictures import curve
 from matplotlib.figure import Figure
 
 import salience as sal
+from _common import DATA, Claim, Report, difference, main, mean_cell, number, parser, photographs, plain, required, rise, rows, values
+from _pictures import curve
 from salience.show.overlay import drawing
 from salience.studies.statistics import per_image
 from salience.studies.store import Store
@@ -23,7 +22,8 @@ from salience.studies.study import Study
 METRICS = {"deletion": "<", "insertion": ">"}
 """Which way is better."""
 
-BASELINES = {"Grad-CAM": "gradcam", "Sliding window": "occlusion:window=64,stride=8", "LIME": "lime:samples=1000", "centre (control)": "centre", "random (control)": "random"}
+WHITE = {"Grad-CAM": "gradcam", "centre (control)": "centre", "random (control)": "random"}
+BLACK = {"Sliding window": "occlusion:window=64,stride=8", "LIME": "lime:samples=1000"}
 RISE, OURS = "RISE", "RISE, our estimator"
 SEEDS = [0, 1, 2]
 PICTURES = 50_000
@@ -40,11 +40,6 @@ FULL = {"torchvision:resnet50": 8000, "torchvision:vgg16": 4000}
 """The paper's networks and numbers of masks."""
 
 
-def rise(masks: int, estimator: str) -> str:
-    """RISE as in the paper: a grid of 7 x 7, half of the cells kept."""
-    return f"rise:samples={masks},estimator={estimator}"
-
-
 class Scores:
     """All rows of one network.
 
@@ -56,32 +51,31 @@ class Scores:
 
     def __init__(self, given: argparse.Namespace, data: dict, model: str, masks: int) -> None:
         self.model, self.masks = model, masks
-        self.methods = BASELINES | {RISE: rise(masks, "original"), OURS: rise(masks, "crossfit")}
+        risen = {RISE: rise(masks, "original"), OURS: rise(masks, "crossfit")}
+        self.methods = WHITE | BLACK | risen
         common = {"data": data, "metrics": list(METRICS), "fit": "squash"}
-        others = Study.model_validate(common | {"name": "Table 1, other methods", "models": model, "precision": given.precision, "methods": list(BASELINES.values())})
-        masked = Study.model_validate(
-            common | {"name": "Table 1, RISE", "models": f"python:_remembering:{model}@{given.precision}", "methods": [self.methods[RISE], self.methods[OURS]], "seeds": SEEDS}
-        )
+        remembering = f"python:_remembering:{model}@{given.precision}"
+        parts: dict[str, dict] = {
+            "white": {"models": model, "methods": list(WHITE.values())},
+            "black": {"models": remembering, "methods": list(BLACK.values())},
+            "rise": {"models": remembering, "methods": list(risen.values()), "seeds": SEEDS},
+        }
         folder = given.out / plain(model)
-        self.others, self.masked = rows(others, folder / "others", given), rows(masked, folder / "rise", given)
+        self.stores = {part: rows(Study.model_validate(common | {"name": f"Table 1, {part}"} | each), folder / part, given) for part, each in parts.items()}
 
     def store(self, name: str) -> Store:
         """Where a method's rows are."""
-        return self.masked if name in (RISE, OURS) else self.others
+        return self.stores["white" if name in WHITE else "black" if name in BLACK else "rise"]
 
     def of(self, name: str, metric: str) -> np.ndarray:
         """Values (images, seeds)."""
         return values(self.store(name), str(sal.Explainer.from_value(self.methods[name])), metric)
 
-    def curves(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Abscissae and, for each picture, y averaged over seeds."""
-        method = str(sal.Explainer.from_value(self.methods[name]))
-        found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for row in self.store(name).rows("curves"):
-            if row["method"] == method and row["curve"] == metric:
-                found[row["image"]][row["x"]].append(row["y"])
-        each = [{x: np.mean(y) for x, y in sorted(points.items())} for points in found.values()]
-        return np.array(list(each[0])), np.array([list(points.values()) for points in each])
+    def curves(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Abscissae, the mean curve over pictures and its standard error; None for a single picture."""
+        each = f"SELECT image, x, avg(y) AS y FROM curves WHERE method = '{sal.Explainer.from_value(self.methods[name])}' AND curve = '{metric}' GROUP BY image, x"  # our own names
+        x, y, error = np.array(self.store(name).query(f"SELECT x, avg(y), coalesce(stddev_samp(y) / sqrt(count(*)), -1) FROM ({each}) GROUP BY x ORDER BY x")[1]).T  # as above
+        return x, y, None if (error < 0).all() else error
 
 
 def spread(found: np.ndarray) -> float:
@@ -151,7 +145,7 @@ def drawn(scores: Scores) -> Figure:
             curve(
                 axes,
                 next(iter(found.values()))[0],
-                {f"{name}: area {areas[name]:.3f}": y for name, (_, y) in found.items()},
+                {f"{name}: area {areas[name]:.3f}": (y, error) for name, (_, y, error) in found.items()},
                 f"{metric}, {scores.model}",
                 ("share of the pixels changed", "probability of the class"),
             )
@@ -168,9 +162,9 @@ def work(given: argparse.Namespace) -> None:
         data = photographs(given.photos, given)
         sizes = {given.model or "efficientnet-lite0": given.masks or 200}
     found = [Scores(given, data | {"targets": "predicted"}, model, given.masks or masks) for model, masks in sizes.items()]
-    images = len((found[0].others.manifest or {})["images"])
+    images = len((found[0].stores["rise"].manifest or {})["images"])
     report.text(
-        f"Here: {images} pictures from {data['root']}, {', '.join(f'{each.model} with {each.masks} masks' for each in found)}, {given.precision}. The paper: {PICTURES} pictures of ImageNet's validation set, "
+        f"Here: {images} pictures from {data['root']}, {', '.join(f'{each.model} with {each.masks} masks' for each in found)}, black-box methods in {given.precision}. The paper: {PICTURES} pictures of ImageNet's validation set, "
         "ResNet50 with 8000 masks, VGG16 with 4000. The class explained is the predicted one; 28 steps; pictures squashed to a square; masks are drawn anew for each picture."
     )
     for each in found:

@@ -101,6 +101,16 @@ def test_an_estimate_is_a_function_of_means_over_images_with_an_interval_around_
     assert low < point < high
 
 
+def test_a_claim_about_a_function_of_means(script):
+    common = script("_common")
+    a, b = np.linspace(1, 3, 20), np.linspace(2, 6, 20)  # b is twice a, whatever images are drawn
+    ratio = common.beyond("", "", lambda x, y: y / x, ">", 1.5, a, b)
+    assert (ratio.agrees, ratio.p) == (True, pytest.approx(2 / 4001))
+    assert common.beyond("", "", lambda x, y: y / x, "<", 1.5, a, b).agrees is False
+    assert common.beyond("", "", lambda x: x, ">", 2.0, a).p > 0.9
+    assert np.isnan(common.beyond("", "", lambda x: x, ">", 2.0, a[:5]).p)
+
+
 def test_a_missing_folder_is_named_with_the_option_that_names_another(script, tmp_path, monkeypatch):
     common = script("_common")
     monkeypatch.chdir(tmp_path)
@@ -157,6 +167,8 @@ def test_the_report_s_laws_of_mask_noise_on_maps_of_known_signal_and_noise(scrip
     assert module.at_masks(floor, 100, 2000) == pytest.approx(more, abs=0.005)
     assert module.noise_share(floor, fresh) == pytest.approx((1 - 1 / 1.4) / (1 - 0.8 / 1.4), abs=0.01)
     assert np.isnan(module.at_masks(np.array(-0.1), 100, 2000))
+    other = np.corrcoef(noisy(signal, 2000), noisy(perturbed, 2000))[0, 1]
+    assert module.share_at(100, 2000)(floor, fresh) == pytest.approx((1 - more) / (1 - other), abs=0.03)
 
 
 def test_the_masks_share_of_a_background_of_known_signal_and_noise(script):

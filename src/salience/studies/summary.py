@@ -206,7 +206,7 @@ def _cells(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
 def _column(metric: str, cells: Cells, rows: Sequence[Row]) -> Column:
     facts = _facts(metric)
     higher = facts.get("higher_is_better")
-    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if shares_weights(method)])
+    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if facts.get("shares_weights") or shares_weights(method)])
     best = comparison.best
     return Column(
         metric,
