@@ -83,21 +83,18 @@ LINES = ("#c0392b", "#1f4e9c", "#2e8b57", "#8e5ea2", "#d98e04", "#555555", "#17a
 """Colours of lines, the same order everywhere."""
 
 
-def curve(axes: Axes, x: np.ndarray, lines: Mapping[str, tuple[np.ndarray, np.ndarray | None]], title: str, labels: tuple[str, str]) -> None:
-    """Curves with bands of 95 %, and their legend.
+def curve(axes: Axes, x: np.ndarray, lines: Mapping[str, np.ndarray], title: str, labels: tuple[str, str]) -> None:
+    """Curves and their legend; those of controls are dotted.
 
     Args:
         axes: Where.
         x: (points,).
-        lines: For each name y and its standard error, (points,); None draws no band.
+        lines: For each name y, (points,).
         title: Above.
         labels: Of the axes.
     """
-    for number, (name, (y, error)) in enumerate(lines.items()):
-        colour = LINES[number % len(LINES)]
-        axes.plot(x, y, color=colour, label=name, lw=1.5, ls="-" if number < 4 else "--")
-        if error is not None:
-            axes.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=colour, alpha=0.12, lw=0)
+    for number, (name, y) in enumerate(lines.items()):
+        axes.plot(x, y, color=LINES[number % len(LINES)], label=name, lw=1.5, ls=":" if "control" in name else "-")
     axes.set_title(title, fontsize=10, weight="bold", loc="left")
     axes.set_xlabel(labels[0], fontsize=8.5)
     axes.set_ylabel(labels[1], fontsize=8.5)

@@ -118,7 +118,7 @@ def with_curves(store: Store, study: Study, method: str) -> Figure:
                 axes[place].axis("off")
             for place, metric in enumerate(("deletion", "insertion"), 2):
                 x, y = curves_of(store, image, method, metric)
-                curve(axes[place], x, {f"area {trapezoid(y, x):.3f}": (y, None)}, metric, ("share of the pixels", "probability"))
+                curve(axes[place], x, {f"area {trapezoid(y, x):.3f}": y}, metric, ("share of the pixels", "probability"))
         return made
 
 
@@ -136,7 +136,7 @@ def three_methods(methods: dict[str, tuple[Store, Study, str]], images: list[str
             axes[place].imshow(overlaid(found["map"][0].sum(0), found["image"][0]))
             axes[place].set_title(f"{name} (dark: high)", fontsize=9, loc="left")
             x, y = curves_of(store, image, method, "deletion")
-            lines[f"{name}: area {trapezoid(y, x):.3f}"] = (y, None)
+            lines[f"{name}: area {trapezoid(y, x):.3f}"] = y
         for each in axes[:4]:
             each.axis("off")
         curve(axes[4], x, lines, "deletion", ("share of the pixels removed", "probability"))

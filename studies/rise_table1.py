@@ -71,11 +71,11 @@ class Scores:
         """Values (images, seeds)."""
         return values(self.store(name), str(sal.Explainer.from_value(self.methods[name])), metric)
 
-    def curves(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Abscissae, the mean curve over pictures and its standard error; None for a single picture."""
-        each = f"SELECT image, x, avg(y) AS y FROM curves WHERE method = '{sal.Explainer.from_value(self.methods[name])}' AND curve = '{metric}' GROUP BY image, x"  # our own names
-        x, y, error = np.array(self.store(name).query(f"SELECT x, avg(y), coalesce(stddev_samp(y) / sqrt(count(*)), -1) FROM ({each}) GROUP BY x ORDER BY x")[1]).T  # as above
-        return x, y, None if (error < 0).all() else error
+    def curves(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Abscissae and the mean curve over pictures and seeds."""
+        method = sal.Explainer.from_value(self.methods[name])
+        x, y = np.array(self.store(name).query(f"SELECT x, avg(y) FROM curves WHERE method = '{method}' AND curve = '{metric}' GROUP BY x ORDER BY x")[1]).T
+        return x, y
 
 
 def spread(found: np.ndarray) -> float:
@@ -145,7 +145,7 @@ def drawn(scores: Scores) -> Figure:
             curve(
                 axes,
                 next(iter(found.values()))[0],
-                {f"{name}: area {areas[name]:.3f}": (y, error) for name, (_, y, error) in found.items()},
+                {f"{name}: area {areas[name]:.3f}": y for name, (_, y) in found.items()},
                 f"{metric}, {scores.model}",
                 ("share of the pixels changed", "probability of the class"),
             )
@@ -169,7 +169,7 @@ def work(given: argparse.Namespace) -> None:
     )
     for each in found:
         table(report, each)
-        report.picture(f"curves_{plain(each.model)}", drawn(each), f"Mean deletion and insertion curves, {each.model}; bands: 95 % over pictures")
+        report.picture(f"curves_{plain(each.model)}", drawn(each), f"Mean deletion and insertion curves, {each.model}; how sure the areas are is in the table")
     report.claims([claim for each in found for claim in claims(each, given.full)] + networks(found))
     report.done()
 

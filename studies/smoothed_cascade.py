@@ -135,7 +135,8 @@ def work(given: Namespace) -> None:
     report.text(
         "Spearman's rank correlation of |map| with the original network's, channels summed (the paper ranks the values of all channels), the labelled class explained throughout. Weights and biases become "
         "Xavier's uniform numbers, shortcuts too; batch norms as at the start of training. All maps of a method have the same noise. The noise floor is the similarity of two maps of the trained network with different noise. SqueezeNet is without the ReLU after its scores: with it a "
-        "quarter of the random networks' gradients are zero everywhere, which VGG-16's cannot be."
+        "quarter of the random networks' gradients are zero everywhere. This was decided after a first run with that ReLU, and it turns the order round: with it, over the first 6 pictures, the mean correlations "
+        "were Gradient 0.198, Smooth Gradient 0.135, Uniform Gradient 0.209, beta-smoothing 0.287, none of the differences decided."
     )
     found, similar, names = {}, {}, {}
     for each in places:

@@ -155,8 +155,8 @@ def pictures(place: Place, study: Study) -> Figure:
 
 def work(given: Namespace) -> None:
     """Run, draw, tabulate, judge."""
-    report = Report(given, "Smoothed explanations, figure 3 and table 1: class sensitivity")
     found_places = places(given)
+    report = Report(given, "Smoothed explanations, figure 3 and table 1: class sensitivity")
     report.text(
         constants([place.setting for place in found_places]) + " Maps are signed, their means too, as in the paper's code. 'random' shows what chance gives, 'centre' what looking at the middle does."
     )
