@@ -78,7 +78,7 @@ def examples(given: argparse.Namespace, report: Report) -> None:
     given = argparse.Namespace(**vars(given) | {"limit": None})
     methods = {"RISE": rise(given.masks, "original"), "Grad-CAM": "gradcam", "LIME": "lime"}
     common = {
-        "data": photographs(given.pictures, given, "--pictures") | {"targets": "predicted"},
+        "data": {"dataset": "folder", "root": str(chosen(given)), "targets": "predicted"},
         "metrics": [f"deletion:steps={given.steps}", f"insertion:steps={given.steps}"],
         "fit": "squash",
         "keep_maps": EVERY,

@@ -205,7 +205,7 @@ def test_the_report_is_made(quick, photographs, tmp_path, capfd):
 
 
 def test_table_1_is_made_and_continued(quick, photographs, tmp_path, capfd):
-    module = quick("rise_table1", BLACK={"Sliding window": "occlusion:window=8,stride=4", "LIME": "lime:samples=10"})
+    module = quick("rise_table1", SEEDS=[0, 1], BLACK={"Sliding window": "occlusion:window=8,stride=8", "LIME": "lime:samples=4,segmentation=grid"})
     options = ("--photos", photographs, "--model", NET, "--masks", 8, "--out", tmp_path / "out")
     written = run(module, capfd, *options, "--limit", 1)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*/*/results/*.parquet")}
@@ -217,7 +217,14 @@ def test_table_1_is_made_and_continued(quick, photographs, tmp_path, capfd):
 
 
 def test_table_2_is_made(quick, photographs, tmp_path, capfd):
-    module = quick("rise_table2", SEEDS=[0, 1], CELL=12, LAYERS={"CAM": "cam", "MWP": "excitation_backprop", "c-MWP": "contrastive_excitation_backprop"})
+    module = quick(
+        "rise_table2",
+        SEEDS=[0, 1],
+        CELL=12,
+        DRAWN=1,
+        GAMES={"15 pixels": "pointing_game", "on the object": "pointing_game:tolerance=0.0"},
+        LAYERS={"CAM": "cam", "MWP": "excitation_backprop", "c-MWP": "contrastive_excitation_backprop"},
+    )
     written = run(module, capfd, "--photos", photographs, "--coco", photographs, "--model", NET, "--masks", 8, "--limit", 1, "--out", tmp_path / "out")
     assert "1 objects of 1 classes in 1 pictures" in written
     assert "4 objects of 4 classes in 1 pictures" in written
@@ -227,4 +234,5 @@ def test_the_figures_are_made(quick, photographs, tmp_path, capfd):
     module = quick("rise_figures", SEEDS=[0, 1])
     written = run(module, capfd, "--pictures", photographs, "--examples", 1, "--coco", photographs, "--model", NET, "--masks", 4, "--limit", 2, "--out", tmp_path / "out")
     assert "Of 2 objects" in written
+    assert len(re.findall(r"^\| \d\.", written, re.MULTILINE)) == 1  # one example, two photographs
     assert {"figure_1.png", "figure_2.png", "figure_3.png", "figures_4_6_7_8.png", "figure_9.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
