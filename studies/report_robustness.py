@@ -170,7 +170,7 @@ def claims(found: Results, masks: int) -> list[Claim]:
         common, floor = found.of("RISE", "ssim", perturbation, "common"), found.of("RISE", "ssim", variant="floor")
         made.append(
             difference(
-                f"{shown} with the same masks changes RISE's map less than new masks change that of the same picture (SSIM; the same masks share their noise).", "not studied", common, floor, ">"
+                f"RISE's map changes less under {shown} with the same masks than with new masks on the same picture (SSIM; the same masks share their noise).", "not studied", common, floor, ">"
             )
         )
         correlations = found.of("RISE", "pearson", variant="floor"), found.of("RISE", "pearson", perturbation, "fresh")

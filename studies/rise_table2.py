@@ -184,7 +184,7 @@ def drawn(found: Hits) -> Figure:
             method, metric = found.key(name, found.setting.game)
             unit = Unit(place, image, found.studies[found.part(name)].models[0], method)
             with np.load(found.store(name).folder / "maps" / f"{unit.id}.npz") as kept:
-                tensor, saliency, target = torch.from_numpy(kept["image"])[0], one_channel(torch.from_numpy(kept["map"])[:1], "abs_max")[0], int(kept["target"][0])
+                tensor, saliency, target = torch.from_numpy(kept["image"])[0], one_channel(torch.from_numpy(kept["map"])[:1], "abs_max" if name in PIXELS else None)[0], int(kept["target"][0])
             hit = [row["value"] for row in read(found.store(name)) if (row["image"], row["method"], row["metric"], row["target"], row["seed"]) == (image, method, metric, target, 0)]
             pictures.append(pointed(overlaid(saliency, tensor), saliency))
             below.append("hit" if hit == [1.0] else "miss" if hit == [0.0] else f"hit {hit[0]:.2f}" if hit and hit[0] is not None else "undefined")
@@ -225,7 +225,7 @@ def work(given: argparse.Namespace) -> None:
     report.text(
         "Accuracy: hits of a class in percent, averaged over classes; its interval resamples pictures. A hit is a largest value less than 15 pixels of the original picture away from the object, or on it. "
         f"Pictures are squashed to a square; RISE in {given.precision}. The paper: VOC 2007 test and COCO 2014 val, networks trained for them, 4000 masks for VGG16 and 8000 for ResNet50; "
-        "the numbers of the other methods are from earlier papers."
+        "the numbers of the other methods are from earlier papers. Deconv's map of a network without max pooling, such as the default one, hardly depends on the picture."
     )
     for each in found:
         table(report, each)

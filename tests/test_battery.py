@@ -72,6 +72,14 @@ class TestEveryMethod:
         if ENTRIES[name].facts["stochastic"]:
             assert not torch.equal(first.maps, small(name)(model, batch, targets=1, seed=4).maps)
 
+    def test_a_network_in_bfloat16_gives_maps_in_float32(self, name, case, tmp_path):
+        model, batch = case
+        model.precision = "bfloat16"
+        e = attempt(small(name), model, batch)
+        assert e.maps.dtype == torch.float32
+        assert e.stderr is None or e.stderr.dtype == torch.float32
+        e.save(tmp_path / "map.npz")
+
     def test_neither_chunk_nor_batch_matters(self, name, case):
         model, batch = case
         e = attempt(small(name), model, batch)

@@ -135,7 +135,7 @@ class Explainer(Options):
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> "Done":
         """The work of a call, on a prepared view of the model. Deterministic here."""
         result = self.attribute(model, images, targets, streams)
-        return Done(result.maps, None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
+        return Done(result.maps.float(), None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
 
     def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[["Done", Targets], Explanation]) -> Explanation:
         estimate, retarget = done.estimate, done.retarget

@@ -102,7 +102,7 @@ class Case:
         if explainer is None:
             raise InputError("This metric makes new maps: give the explainer, for example explainer='gradient'.")
         view = model.using(score=model.named_score(model.available_score(explainer.score)), progress=None)
-        return explainer.attribute(view, images, targets, draws).maps.detach()
+        return explainer.attribute(view, images, targets, draws).maps.detach().float()
 
 
 class Metric(Options):

@@ -101,6 +101,7 @@ class Moments:
             active: Indices (a,) of the images they are for.
             values: (draws, a, c, h, w).
         """
+        values = values.float()  # a network in bfloat16 gives some methods' maps in bfloat16
         if not self.mean.numel():
             self.mean = values.new_zeros(self.used, self.n, *values.shape[2:])
             self.m2 = torch.zeros_like(self.mean)

@@ -94,7 +94,7 @@ def compared(
             perturbed = carried(explainer, view, perturbation).attribute(seen_through(view, perturbation), images, chosen, second).maps
         else:
             perturbed = explainer.attribute(view, changed, chosen, second).maps
-    raw = tuple(one_channel(maps.detach()) for maps in (clean, perturbed))
+    raw = tuple(one_channel(maps.detach().float()) for maps in (clean, perturbed))
     return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after)
 
 
