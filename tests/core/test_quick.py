@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import salience as sal
-from salience.core.quick import quick_gradients
+from salience.core.quick import quick
 
 
 class Net(nn.Module):
@@ -55,15 +55,15 @@ def test_training_mode_is_left_alone():
     model.module.train()
     x = torch.rand(4, 3, 6, 7, requires_grad=True)
     plain = model.module.norm(model.module.conv(x))
-    with quick_gradients():
-        quick = model.module.norm(model.module.conv(x))
-    assert torch.allclose(plain, quick, atol=1e-5)
+    with quick(model.module):
+        found = model.module.norm(model.module.conv(x))
+    assert torch.allclose(plain, found, atol=1e-5)
 
 
 def test_second_derivatives():
     model, images = net(True), torch.rand(2, 3, 6, 7)
     found = []
-    for context in (quick_gradients(), torch.enable_grad()):
+    for context in (quick(model.module), torch.enable_grad()):
         inputs = images.clone().requires_grad_(True)
         with context:
             outputs = model.module(inputs).square().sum()
@@ -87,14 +87,14 @@ def test_depthwise_gradient_in_bfloat16(kernel, stride, padding, size):
     weight = torch.randint(-2, 3, (4, 1, kernel, kernel), generator=draw).float()
     x = torch.randint(-2, 3, (2, 4, *size), generator=draw).float()
     found = []
-    for context in (quick_gradients(), torch.enable_grad()):
+    for context in (quick(nn.Identity()), torch.enable_grad()):
         inputs = x.clone().requires_grad_(True)
         with context, torch.autocast("cpu", torch.bfloat16):
-            outputs = F.conv2d(inputs, weight, None, stride, padding, 1, 4)
+            outputs = torch.atleast_3d(F.conv2d(inputs, weight, None, stride, padding, 1, 4))  # a next call, which returns its input
         upstream = torch.randint(-2, 3, outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
         found.append((outputs, torch.autograd.grad(outputs, inputs, upstream)[0]))
     assert "Depthwise" in type(found[0][0].grad_fn).__name__
-    assert all(torch.equal(quick, plain) for quick, plain in zip(*found, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_bfloat16_batch_norm_has_the_same_outputs_and_gradient():
@@ -107,3 +107,111 @@ def test_bfloat16_batch_norm_has_the_same_outputs_and_gradient():
     (expected,) = torch.autograd.grad(plain.gather(1, targets[:, None]).sum(), inputs)
     assert torch.allclose(outputs, plain, atol=0.02)
     assert (gradient - expected).norm() < 0.02 * expected.norm()
+
+
+class Chain(nn.Module):
+    """One convolution, what is done with it given as a function of the convolution, the norm and the input."""
+
+    def __init__(self, use, **how) -> None:
+        super().__init__()
+        self.use = use
+        self.conv = nn.Conv2d(4, 6, 3, **how)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        return self.use(self.conv, self.norm, torch.cat([x, x[:, :1]], 1)).mean((2, 3))
+
+
+def detached(conv, norm, x):
+    with torch.no_grad():
+        y = conv(x)
+    return norm(y) * x[:, :1, 1:-1, 1:-1]
+
+
+def exact(conv, norm, x):
+    with torch.autocast("cpu", enabled=False):
+        y = conv(x.float())
+    return norm(y)
+
+
+def stored(conv, norm, x):
+    y = conv(x)
+    z = norm(y)
+    return z + y.square()
+
+
+def changed_before(conv, norm, x):
+    y = conv(x)
+    x.add_(1)
+    return norm(y)
+
+
+def changed_after(conv, norm, x):
+    y = conv(x)
+    z = norm(y)
+    x.add_(1)
+    return y + z
+
+
+USES = {
+    "folded": lambda conv, norm, x: norm(conv(x)),
+    "twice": lambda conv, norm, x: norm(conv(x)) + conv(x).exp(),
+    "alone": lambda conv, norm, x: conv(x),
+    "in place": lambda conv, norm, x: norm(conv(x).relu_()),
+    "shape": lambda conv, norm, x: norm(conv(x)[:, :, : conv(x).shape[2] - 1]),
+    "operator": lambda conv, norm, x: norm(torch.ops.aten.sigmoid(conv(x))),
+    "keyword": lambda conv, norm, x: F.batch_norm(input=conv(x), running_mean=norm.running_mean, running_var=norm.running_var),
+    "list": lambda conv, norm, x: torch.cat([conv(x), conv(x)], 1),
+    "detached": detached,
+    "exact": exact,
+    "stored": stored,
+    "changed before": changed_before,
+    "changed after": changed_after,
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("how", [{}, {"bias": False, "padding": 1}, {"groups": 2, "stride": 2}, {"dilation": 2, "padding": "same"}, {"padding": (0, 1), "padding_mode": "reflect"}], ids=str)
+@pytest.mark.parametrize("use", USES)
+def test_whatever_a_network_does_with_a_convolution(use, how, precision):
+    if use == "detached" and (how.get("stride") or how.get("padding")):
+        how = {}  # the product needs the plain shape
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Chain(USES[use], **how).eval().requires_grad_(False)
+        module.norm.running_mean.normal_()
+        module.norm.running_var.uniform_(0.5, 2)
+        nn.init.normal_(module.norm.weight)
+        nn.init.normal_(module.norm.bias)
+    model, images, targets = sal.Model(module, precision=precision), torch.rand(2, 3, 8, 9), torch.tensor([1, 5])
+    tolerance = 1e-5 if precision == "float32" else 0.03
+    with torch.no_grad():
+        plain = model(images)
+    assert (model.outputs(images) - plain).norm() <= tolerance * plain.norm()
+    assert type(model.outputs(images)) is torch.Tensor
+    if use.startswith("changed"):
+        return  # torch itself has no gradient of a convolution whose input was changed
+    inputs = images.clone().requires_grad_(True)
+    (expected,) = torch.autograd.grad(model(inputs).gather(1, targets[:, None]).sum(), inputs)
+    gradient, outputs = model.gradient_and_outputs(images, targets)
+    assert (outputs - plain).norm() <= tolerance * plain.norm()
+    assert (gradient - expected).norm() <= tolerance * expected.norm()
+    assert type(outputs) is type(gradient) is torch.Tensor
+
+
+def count_calls(model, images):
+    """Functions of torch that a pass of gradients runs, by name."""
+    with torch.profiler.profile() as profile:
+        model.gradient(images, torch.zeros(len(images), dtype=torch.int64))
+    return {event.key: event.count for event in profile.key_averages()}
+
+
+def test_folding_happens_and_hooks_prevent_it():
+    model, images = net(True), torch.rand(2, 3, 6, 7)
+    assert "Affine" not in count_calls(model, images)
+    seen = []
+    handle = model.module.norm.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    calls = count_calls(model, images)
+    handle.remove()
+    assert "aten::batch_norm" in calls
+    assert type(seen[0]) is torch.Tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from salience.core.classifier import Classifier, pair
 from salience.core.errors import InputError, unknown
-from salience.core.quick import quick_gradients
+from salience.core.quick import StaleError, quick
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
@@ -108,7 +108,17 @@ class Model(Classifier, nn.Module):
         outputs = getattr(outputs, "logits", outputs)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
-    _forward = forward
+    def _forward(self, images: Images) -> Any:
+        """`forward` without a gradient."""
+        return self._quickly(self, images)
+
+    def _quickly(self, run: Callable, *args: Any) -> Any:
+        """What `run` returns for `args`, in less time where the network allows it."""
+        try:
+            with quick(self.module):
+                return run(*args)
+        except StaleError:
+            return run(*args)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """Gradient of the target's score with respect to the image, in [0, 1] pixel space.
@@ -130,15 +140,20 @@ class Model(Classifier, nn.Module):
         """The gradient, as `gradient`, and the outputs (n, k) of the forward pass it needed."""
         chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
+
+        def run(part: slice) -> tuple[Images, Outputs]:
+            inputs = images[part].detach().requires_grad_(True)
+            values = self.checked(self(inputs), inputs)
+            total = chosen.of(values, targets[part]).sum()
+            if not total.requires_grad:
+                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
+            return torch.autograd.grad(total, inputs)[0], values.detach()
+
         for part in self.chunks(images):
-            with torch.enable_grad(), quick_gradients():
-                inputs = images[part].detach().requires_grad_(True)
-                values = self.checked(self(inputs), inputs)
-                total = chosen.of(values, targets[part]).sum()
-                if not total.requires_grad:
-                    raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
-                gradients.append(torch.autograd.grad(total, inputs)[0])
-            outputs.append(values.detach())
+            with torch.enable_grad():
+                gradient, values = self._quickly(run, part)
+            gradients.append(gradient)
+            outputs.append(values)
         return torch.cat(gradients), torch.cat(outputs)
 
     @contextmanager

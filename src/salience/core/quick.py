@@ -1,10 +1,11 @@
-"""The same gradient with respect to the image in less time.
+"""The same scores, and the same gradient with respect to the image, in less time.
 
-A network in evaluation mode has batch norms that are fixed affine maps, and many have ReLU6 in place.
-PyTorch's general code for both does work that a gradient with respect to the input does not need: batch norm's
-backward pass reads its input again, and ReLU6 in place copies its input first. In bfloat16 on a CPU the backward pass of
-a depthwise convolution has no fast code at all, though its forward pass has, and one is the other of a flipped kernel.
-Inside `quick_gradients` these are replaced by functions that do only what is needed (`bench/quick.py` measures it).
+A batch norm in evaluation mode is a fixed affine map, so a convolution that it follows can take the map into its own
+weights: one pass over memory less, forward and backward. Many networks have ReLU6 in place, which copies its
+input first although a gradient can be read off its output. In bfloat16 on a CPU the backward pass of a depthwise
+convolution has no fast code at all, though its forward pass has, and one is the other of a flipped kernel.
+Inside `quick` these are replaced by functions that do only what is needed (`bench/quick.py` measures it). Nothing is
+learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+Pair = tuple[int, int]
+
+
+class StaleError(Exception):
+    """A convolution is asked for after its input was changed in place: the pass must be done without `quick`."""
 
 
 class Affine(torch.autograd.Function):
@@ -58,14 +66,14 @@ class Depthwise(torch.autograd.Function):
     """A convolution of each channel with a kernel of its own, with a gradient for x alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
         """Keep the kernels only."""
         ctx.save_for_backward(weight)
         ctx.size, ctx.stride, ctx.padding = x.shape[-2:], stride, padding
-        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
+        return F.conv2d(x, weight, bias, stride, padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The gradient, zeros between its pixels where the convolution strode, convolved with the flipped kernels."""
         (weight,) = ctx.saved_tensors
         gradient, kernel = gradients[0], weight.shape[-2:]
@@ -75,24 +83,101 @@ class Depthwise(torch.autograd.Function):
             wide[..., :: ctx.stride[0], :: ctx.stride[1]] = gradient
             gradient = wide
         around = [k - 1 - padding for k, padding in zip(kernel, ctx.padding, strict=True)]
-        return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight)), None, None, None
+        return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight)), None, None, None, None
 
 
-class QuickGradients(TorchFunctionMode):
-    """Inside, batch norms in evaluation mode, hardtanh in place and depthwise convolutions are the functions above."""
+class Convolution(Tensor):
+    """What a convolution will return, not computed until it is known whether a batch norm comes next.
+
+    To everybody else it is the tensor: any function of it but its shape computes it, and works on what came out.
+    """
+
+    METADATA = frozenset({torch._assert, Tensor.dim, Tensor.size, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))})
+
+    @staticmethod
+    def __new__(cls, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> "Convolution":
+        """A tensor without storage, of the shape that is to come."""
+        sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
+        _, automatic, kind = _state(x)
+        dtype = kind if automatic else x.dtype
+        return torch.Tensor._make_wrapper_subclass(cls, (len(x), len(weight), *sizes), dtype=dtype, device=x.device)
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> None:
+        self.x, self.weight, self.bias, self.how = x, weight.detach(), bias if bias is None else bias.detach(), how
+        self.version, self.state = x._version, _state(x)
+        self.computed: Tensor | None = None
+
+    def values(self) -> Tensor:
+        """The convolution, computed once."""
+        if self.computed is None:
+            if self.x._version != self.version:
+                raise StaleError
+            graph, automatic, kind = self.state
+            with torch.set_grad_enabled(graph), torch.autocast(self.x.device.type, kind, automatic):
+                self.computed = _convolved(self.x, self.weight, self.bias, *self.how)
+        return self.computed
+
+    def normalised(self, scale: Tensor, shift: Tensor) -> Tensor | None:
+        """The convolution times `scale` plus `shift`, both (channels,), in one; None under another gradient or autocast mode than its own."""
+        if self.state != _state(self.x):
+            return None
+        shift = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
+        return _convolved(self.x, self.weight * scale.view(-1, 1, 1, 1), shift, *self.how)
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Called by torch for every function of it."""
+        if func in cls.METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]
+        """Called where torch's own code gets hold of it unseen."""
+        args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+class Quick(TorchFunctionMode):
+    """Inside, the functions of `QUICK` are replaced, and convolutions wait for the call that follows them."""
+
+    pending: Convolution | None = None
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
-        quick = QUICK.get(func)
-        made = quick(*args, **kwargs) if quick is not None else None
+        if func in Convolution.METADATA:
+            return func(*args, **kwargs)
+        pending, self.pending = self.pending, None
+        followed = func is F.batch_norm and args and args[0] is pending
+        if pending is not None and not followed:
+            pending.values()
+        if Convolution in types and not followed:
+            args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs))
+        replacement = QUICK.get(func)
+        made = None if replacement is None else replacement(*args, **kwargs)
+        if isinstance(made, Convolution):
+            self.pending = made
         return func(*args, **kwargs) if made is None else made
 
 
-def quick_gradients() -> AbstractContextManager:
-    """The mode; nothing where another mode is at work already, which must see the network's own calls."""
+def _state(x: Tensor) -> tuple[bool, bool, torch.dtype]:
+    """Whether gradients are recorded, whether autocast is at work, and its type."""
+    device = x.device.type
+    return torch.is_grad_enabled(), torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+
+def quick(network: nn.Module) -> AbstractContextManager:
+    """The mode for passes of `network`.
+
+    Nothing where another mode is at work already, which must see the network's own calls, and nothing
+    where somebody's hooks look at what its modules return.
+    """
     outer = getattr(torch._C, "_len_torch_function_stack", lambda: 1)()
-    return QuickGradients() if outer == 0 else nullcontext()
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()) or nn.modules.module._has_any_global_hook()
+    return nullcontext() if outer or hooked else Quick()
 
 
 def _batch_norm(
@@ -112,6 +197,8 @@ def _batch_norm(
     scale = scale if weight is None else scale * weight.detach()
     shift = -running_mean * scale
     shift = shift if bias is None else shift + bias.detach()
+    if isinstance(x, Convolution):
+        return x.normalised(scale, shift)
     shape = (1, -1, *(1,) * (x.ndim - 2))
     return Affine.apply(x, scale.view(shape), shift.view(shape))
 
@@ -127,16 +214,22 @@ def _relu6(x: Tensor, inplace: bool = False) -> Tensor | None:
     return _hardtanh(x, 0.0, 6.0, inplace)
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor | None:
-    """A depthwise convolution in bfloat16 on a CPU; None for any other, or one whose gradient would need cropping."""
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Convolution | None:
+    """A convolution that waits for a batch norm; None for one image without a batch, or padding given by name."""
+    if isinstance(padding, str) or x.ndim != 4:
+        return None
+    stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))
+    return Convolution(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Tensor:
+    """The convolution; in bfloat16 on a CPU by `Depthwise` where each channel has a kernel of its own."""
     single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
-    if not single or bias is not None or isinstance(padding, str) or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return None
-    stride, padding, dilation = ((each, each) if isinstance(each, int) else tuple(each) for each in (stride, padding, dilation))
-    if dilation != (1, 1) or any(k - 1 < p for k, p in zip(weight.shape[-2:], padding, strict=True)):
-        return None
+    cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
+    if not single or cropped or dilation != (1, 1) or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     kind = torch.get_autocast_dtype("cpu")
-    return Depthwise.apply(x.to(kind), weight.detach().to(kind), stride, padding)
+    return Depthwise.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), stride, padding)
 
 
 QUICK: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.hardtanh: _hardtanh, F.relu6: _relu6, F.conv2d: _conv2d, torch.conv2d: _conv2d}
