@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-PACKAGES = {"explainer": "salience.explainers", "metric": "salience.metrics", "similarity": "salience.similarities", "dataset": "salience.zoo.data", "perturbation": "salience.perturbations"}
+PACKAGES = {
+    "explainer": "salience.explainers",
+    "metric": "salience.metrics",
+    "similarity": "salience.similarities",
+    "dataset": "salience.zoo.data",
+    "perturbation": "salience.perturbations",
+    "threat": "salience.attacks",
+    "architecture": "salience.training.architectures",
+    "recipe": "salience.training",
+}
 """Where the files of each kind live."""
 
 

@@ -1,0 +1,1 @@
+"""Attacks on explanations: an objective, an optimiser, and one threat a file."""

@@ -1,0 +1,1 @@
+"""Training: architectures, a plain loop, and one recipe a file."""

@@ -1,0 +1,1 @@
+"""Networks for small pictures, one family a file."""
