@@ -2,6 +2,13 @@
 
 __version__: str
 
+from .attacks.attack import Attack, Attacked, attack
+from .attacks.centre_of_mass import CentreOfMass
+from .attacks.delta import Delta
+from .attacks.recolor import ReColor
+from .attacks.stadv import StAdv
+from .attacks.target_map import TargetMap
+from .attacks.top_k import TopK
 from .core.classifier import Classifier
 from .core.errors import InputError
 from .core.explainer import Explainer, MonteCarlo, explain, list_methods
@@ -9,10 +16,12 @@ from .core.explanation import Explanation
 from .core.metric import Judgement, Metric, UndefinedError, list_metrics, measure
 from .core.model import BlackBox, Model
 from .core.montecarlo import Attribution, Draws
+from .core.objective import Objective
 from .core.options import option
 from .core.perturbation import Perturbation, list_perturbations
 from .core.registry import register
 from .core.similarity import Similarity, list_similarities, similarity
+from .core.threat import Threat, list_threats
 from .explainers.attention_rollout import AttentionRollout
 from .explainers.beta_smoothing import BetaSmoothing
 from .explainers.cam import CAM
@@ -92,6 +101,7 @@ __all__ = [
     "load_images",
     "load_model",
     "measure",
+    "attack",
     "similarity",
     "load_dataset",
     "list_datasets",
@@ -100,6 +110,7 @@ __all__ = [
     "list_models",
     "list_perturbations",
     "list_similarities",
+    "list_threats",
     # what goes in and comes out
     "BlackBox",
     "Classifier",
@@ -139,6 +150,17 @@ __all__ = [
     "Centre",
     "Edges",
     "Random",
+    # attacks
+    "Attack",
+    "Attacked",
+    "CentreOfMass",
+    "Delta",
+    "Objective",
+    "ReColor",
+    "StAdv",
+    "TargetMap",
+    "Threat",
+    "TopK",
     # metrics: faithfulness
     "Deletion",
     "FaithfulnessCorrelation",

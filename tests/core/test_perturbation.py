@@ -5,9 +5,9 @@ import torch
 
 from salience.core import registry, spec
 from salience.core.errors import InputError
-from salience.core.perturbation import Perturbation, list_perturbations
+from salience.core.perturbation import Perturbation
 
-NAMES = list_perturbations()
+NAMES = [name for name, entry in registry.entries("perturbation").items() if not entry.facts.get("needs_model")]
 GEOMETRIC = [name for name in NAMES if registry.entries("perturbation")[name].facts["geometric"]]
 
 

@@ -67,7 +67,7 @@ def measure(
     table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
     with progress() as report:
         for place, path in enumerate(images):
-            for row in _rows(classifier, path, chosen, method or [], _maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
+            for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
                 if as_json:
                     print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
                 value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
@@ -117,7 +117,7 @@ def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:
         return int(model.outputs(image.as_subclass(Tensor).to(model.device)).argmax())
 
 
-def _maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
+def maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
     """The maps of one image: an `Explanation` if salience wrote the file, else an array (1, ...)."""
     import numpy as np
 

@@ -14,6 +14,25 @@ from salience.core.types import Images, Outputs, Progress, Targets
 
 T = TypeVar("T", bound="Classifier")
 
+
+class Tape:
+    """Asks a model for gradients that can be differentiated again, and says for how many images the graph may be kept.
+
+    The graph of further images is thrown away and made anew when it is needed, which costs one more pass.
+
+    Args:
+        images: How many images' graphs fit into memory.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.left = images
+
+    def keeps(self, images: int) -> bool:
+        """Whether there is room for the graph of so many images; if so, it is taken."""
+        self.left -= images
+        return self.left >= 0
+
+
 PIXELS_AT_ONCE = {"cpu": 6 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
 """Pixels in one pass in float32; twice as many in bfloat16. On a CPU the activations of a small chunk stay under 32 MB,
 above which the C library fetches every block anew from the system (`bench/chunk_size.py` measures it)."""
@@ -43,6 +62,7 @@ class Classifier:
         chunk: Images in one pass; None takes it from `PIXELS_AT_ONCE`.
         score: The score explained in this call, if one has been bound by `using`.
         progress: Called as ``progress(done, total)`` while a long method runs.
+        tape: If given, gradients can themselves be differentiated with respect to the images.
         precision: ``float32`` or ``bfloat16``.
         fit: How photographs are brought to `size`: ``crop``, ``squash`` or ``pad``.
         crop_fraction: Share of the shorter side that ``crop`` keeps.
@@ -58,6 +78,7 @@ class Classifier:
     chunk: int | None = None
     score: Score | None = None
     progress: Progress | None = None
+    tape: Tape | None = None
     precision: str = "float32"
     fit: str = "crop"
     crop_fraction: float = 0.875

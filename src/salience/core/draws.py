@@ -10,9 +10,10 @@ its seed, and because one torch call is not prefix-stable.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from salience.core.errors import InputError
 
 Part = int | str
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def streams(seed: Seed, n: int) -> list[Stream]:
     if any(len(pair) != 2 or not all(isinstance(part, Integer) for part in pair) for pair in pairs):
         raise InputError("A seed is an int, one int per image, or one pair of ints (image, weights) per image.")
     return [Stream((int(own),), (int(shared),)) for own, shared in pairs]
+
+
+def in_threads(make: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+    """`make` of each number, in as many threads as torch uses: NumPy's generators run side by side."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(make, numbers))
 
 
 def stack(streams: Sequence[Stream], draw: Callable[[Stream], Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from salience.core.classifier import Classifier, pair
 from salience.core.errors import InputError, unknown
-from salience.core.quick import StaleError, quick
+from salience.core.quick import StaleError, function_modes, quick
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
@@ -141,20 +141,26 @@ class Model(Classifier, nn.Module):
         chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
 
-        def run(part: slice) -> tuple[Images, Outputs]:
-            inputs = images[part].detach().requires_grad_(True)
-            values = self.checked(self(inputs), inputs)
-            total = chosen.of(values, targets[part]).sum()
-            if not total.requires_grad:
-                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
-            return torch.autograd.grad(total, inputs)[0], values.detach()
-
         for part in self.chunks(images):
-            with torch.enable_grad():
-                gradient, values = self._quickly(run, part)
+            if self.tape is None or not images.requires_grad:
+                gradient, values = self._quickly(self._pass, images[part].detach().requires_grad_(True), targets[part], chosen, False)
+                values = values.detach()
+            elif self.tape.keeps(len(images[part])):
+                gradient, values = self._quickly(self._pass, images[part], targets[part], chosen, True)
+            else:
+                gradient, values = RecomputedGradient.apply(images[part], self, targets[part], chosen)
             gradients.append(gradient)
             outputs.append(values)
         return torch.cat(gradients), torch.cat(outputs)
+
+    def _pass(self, inputs: Images, targets: Targets, score: Score, again: bool) -> tuple[Images, Outputs]:
+        """Gradient and outputs of one pass; `again` says whether both can be differentiated."""
+        with torch.enable_grad():
+            values = self.checked(self(inputs), inputs)
+            total = score.of(values, targets).sum()
+            if not total.requires_grad:
+                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
+            return torch.autograd.grad(total, inputs, create_graph=again)[0], values
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -175,6 +181,28 @@ class Model(Classifier, nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         return digest.hexdigest()
+
+
+class RecomputedGradient(torch.autograd.Function):
+    """Gradient and outputs that can be differentiated, though no graph is kept: it is made anew, under the same modes."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, model: Model, targets: Tensor, score: Score) -> tuple[Tensor, Tensor]:
+        """The plain pass."""
+        ctx.save_for_backward(images, targets)
+        ctx.model, ctx.score, ctx.modes = model, score, function_modes()
+        return model.using(tape=None).gradient_and_outputs(images, targets, score)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The pass once more with its graph, and back through it."""
+        images, targets = ctx.saved_tensors
+        with ExitStack() as stack, torch.enable_grad():
+            for mode in ctx.modes:
+                stack.enter_context(mode)
+            inputs = images.detach().requires_grad_(True)
+            made = ctx.model._quickly(ctx.model._pass, inputs, targets, ctx.score, True)
+            return torch.autograd.grad(made, inputs, gradients)[0], None, None, None
 
 
 class BlackBox(Classifier):

@@ -109,7 +109,7 @@ class Moments:
         for value, draw in zip(values, draws, strict=True):
             block = draw % BLOCKS
             self.counts[block, active] += 1
-            count = self.counts[block, active[0]]
+            count = float(self.counts[block, active[0]])
             mean, m2 = (self.mean[block], self.m2[block]) if everything else (self.mean[block, active], self.m2[block, active])
             delta = value - mean
             mean += delta / count

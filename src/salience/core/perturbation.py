@@ -1,16 +1,18 @@
 """What a perturbation of images is: a frozen set of options with `apply` and, if it moves pixels, `undo`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core import registry, spec
+from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.options import Options
-from salience.core.types import Images, Maps
+from salience.core.types import Images, Maps, Targets
 
 
 class Perturbation(Options):
@@ -33,6 +35,18 @@ class Perturbation(Options):
             (n, c, h, w) in [0, 1].
         """
         raise NotImplementedError
+
+    def against(self, explainer: Any, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
+        """The perturbed images where the perturbation may look at the model and the method: only attacks do.
+
+        Args:
+            explainer: The method whose maps will be compared.
+            model: With the score to explain bound to it.
+            images: (n, c, h, w) in [0, 1].
+            targets: Class explained, (n,).
+            streams: Where each image takes its randomness from.
+        """
+        return self.apply(images, streams)
 
     def undo(self, maps: Maps) -> Maps:
         """Maps of the perturbed images in the geometry of the clean ones; 0 where there is none."""

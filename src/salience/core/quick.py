@@ -8,7 +8,7 @@ Inside `quick` these are replaced by functions that do only what is needed (`ben
 learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 Pair = tuple[int, int]
+How = tuple[Pair, Pair, Pair, int]
+"""Stride, padding, dilation and groups of a convolution."""
 
 
 class StaleError(Exception):
@@ -62,28 +64,55 @@ class ClampInPlace(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(gradients[0], output, *ctx.bounds), None, None
 
 
-class Depthwise(torch.autograd.Function):
-    """A convolution of each channel with a kernel of its own, with a gradient for x alone."""
+class Convolved(torch.autograd.Function):
+    """A convolution with a gradient for x alone, as often as it is asked for: torch's own second derivative of a grouped one loops over the groups."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
-        """Keep the kernels only."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
+        """Keep the kernels, and x for its shape."""
+        ctx.save_for_backward(x, weight)
+        ctx.how = how
+        return F.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The transposed convolution of the gradient."""
+        x, weight = ctx.saved_tensors
+        return Transposed.apply(gradients[0], x.detach(), weight, ctx.how), None, None, None
+
+
+class Transposed(torch.autograd.Function):
+    """From the gradient of a convolution's output to that of its input x, of which only the shape matters."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
+        """In bfloat16 on a CPU torch has fast code for depthwise convolutions, but not for their backward pass: there, `flipped`."""
         ctx.save_for_backward(weight)
-        ctx.size, ctx.stride, ctx.padding = x.shape[-2:], stride, padding
-        return F.conv2d(x, weight, bias, stride, padding, 1, len(weight))
+        ctx.how = how
+        stride, padding, dilation, groups = how
+        cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
+        single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+        if single and not cropped and dilation == (1, 1) and x.device.type == "cpu" and weight.dtype == torch.bfloat16:
+            return flipped(gradient, x, weight, stride, padding)
+        return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))[0]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """The gradient, zeros between its pixels where the convolution strode, convolved with the flipped kernels."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The convolution itself: both are linear."""
         (weight,) = ctx.saved_tensors
-        gradient, kernel = gradients[0], weight.shape[-2:]
-        if ctx.stride != (1, 1):
-            rows, columns = (size + 2 * padding - k + 1 for size, padding, k in zip(ctx.size, ctx.padding, kernel, strict=True))
-            wide = torch.empty((*gradient.shape[:2], rows, columns), dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
-            wide[..., :: ctx.stride[0], :: ctx.stride[1]] = gradient
-            gradient = wide
-        around = [k - 1 - padding for k, padding in zip(kernel, ctx.padding, strict=True)]
-        return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight)), None, None, None, None
+        return Convolved.apply(gradients[0], weight, None, ctx.how), None, None, None
+
+
+def flipped(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """The gradient, zeros between its pixels where the convolution strode, convolved with the flipped kernels: one kernel a channel."""
+    kernel = weight.shape[2:]
+    if stride != (1, 1):
+        rows, columns = (size + 2 * p - k + 1 for size, p, k in zip(x.shape[2:], padding, kernel, strict=True))
+        wide = torch.empty((*gradient.shape[:2], rows, columns), dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
+        wide[..., :: stride[0], :: stride[1]] = gradient
+        gradient = wide
+    around = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight))
 
 
 class Convolution(Tensor):
@@ -145,6 +174,10 @@ class Quick(TorchFunctionMode):
 
     pending: Convolution | None = None
 
+    def __init__(self, functions: Mapping[Callable, Callable]) -> None:
+        super().__init__()
+        self.functions = functions
+
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
@@ -156,7 +189,7 @@ class Quick(TorchFunctionMode):
             pending.values()
         if Convolution in types and not followed:
             args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs))
-        replacement = QUICK.get(func)
+        replacement = self.functions.get(func)
         made = None if replacement is None else replacement(*args, **kwargs)
         if isinstance(made, Convolution):
             self.pending = made
@@ -169,15 +202,22 @@ def _state(x: Tensor) -> tuple[bool, bool, torch.dtype]:
     return torch.is_grad_enabled(), torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
 
+def function_modes() -> list[TorchFunctionMode]:
+    """The modes at work, the outermost first."""
+    return list(torch.overrides._get_current_function_mode_stack())
+
+
 def quick(network: nn.Module) -> AbstractContextManager:
     """The mode for passes of `network`.
 
-    Nothing where another mode is at work already, which must see the network's own calls, and nothing
-    where somebody's hooks look at what its modules return.
+    Nothing where another mode is at work that must see the network's own calls (one that replaces nothing but ReLU says
+    so by ``only_relu``), and nothing where somebody's hooks look at what its modules return.
     """
-    outer = getattr(torch._C, "_len_torch_function_stack", lambda: 1)()
+    outer = function_modes()
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()) or nn.modules.module._has_any_global_hook()
-    return nullcontext() if outer or hooked else Quick()
+    if hooked or not all(getattr(mode, "only_relu", False) for mode in outer):
+        return nullcontext()
+    return Quick(WITHOUT_RELU if outer else QUICK)
 
 
 def _batch_norm(
@@ -222,14 +262,17 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     return Convolution(x, weight, bias, stride, padding, dilation, groups)
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Tensor:
-    """The convolution; in bfloat16 on a CPU by `Depthwise` where each channel has a kernel of its own."""
-    single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
-    cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
-    if not single or cropped or dilation != (1, 1) or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    kind = torch.get_autocast_dtype("cpu")
-    return Depthwise.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), stride, padding)
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
+    """The convolution, with a gradient for x alone."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return F.conv2d(x, weight, bias, *how)
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return Convolved.apply(x, weight, bias, how)
+    kind = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
 
 
-QUICK: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.hardtanh: _hardtanh, F.relu6: _relu6, F.conv2d: _conv2d, torch.conv2d: _conv2d}
+WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.conv2d: _conv2d, torch.conv2d: _conv2d}
+QUICK = WITHOUT_RELU | {F.hardtanh: _hardtanh, F.relu6: _relu6}

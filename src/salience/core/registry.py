@@ -18,8 +18,9 @@ PACKAGES = {
     "metric": "salience.metrics",
     "similarity": "salience.similarities",
     "dataset": "salience.zoo.data",
-    "perturbation": "salience.perturbations",
+    "perturbation": "salience.perturbations salience.attacks",
     "threat": "salience.attacks",
+    "objective": "salience.attacks",
     "architecture": "salience.training.architectures",
     "recipe": "salience.training",
 }
@@ -79,9 +80,9 @@ def entries(kind: str) -> dict[str, Entry]:
 @cache
 def _import_all(kind: str) -> None:
     """Import every file in which classes of a kind may register themselves."""
-    package = importlib.import_module(PACKAGES[kind])
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+    for package in map(importlib.import_module, PACKAGES[kind].split()):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
 
 
 def name_of(cls: type) -> str:

@@ -84,9 +84,10 @@ def compared(
     if not visible.any():
         raise InputError(f"{perturbation} leaves no pixel of an image of {images.shape[-2]} x {images.shape[-1]} in view: choose a smaller change.")
     with torch.inference_mode(False), view.frozen():
-        changed = images if variant == "floor" else perturbation.apply(images, streams)
-        before, after = (view.outputs(each).argmax(1) for each in (images, changed))
+        before = view.outputs(images).argmax(1)
         chosen = before if targets is None else targets
+        changed = images if variant == "floor" else perturbation.against(explainer, view, images, chosen, streams)
+        after = view.outputs(changed).argmax(1)
         second = [stream.at("fresh") for stream in streams] if variant in ("fresh", "floor") else streams
         if clean is None:
             clean = explainer.attribute(view, images, chosen, streams).maps

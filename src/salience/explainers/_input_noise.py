@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from salience.core.classifier import Classifier
-from salience.core.draws import Stream, stack
+from salience.core.draws import Stream, in_threads, stack
 from salience.core.explainer import Explainer, MonteCarlo
 from salience.core.montecarlo import Draws
 from salience.core.types import Images, Maps, Targets
@@ -46,7 +46,8 @@ class InputNoise(MonteCarlo):
         def draw(draws: range, active: Tensor) -> Draws:
             chosen = [streams[image] for image in active.tolist()]
             clean, size = images[active], scale[active]
-            noisy = [torch.addcmul(clean, size, stack(chosen, partial(self.noise, shape=shape, draw=i)).to(images.device)) for i in draws]
+            drawn = in_threads(lambda i: stack(chosen, partial(self.noise, shape=shape, draw=i)), draws)
+            noisy = [torch.addcmul(clean, size, noise.to(images.device)) for noise in drawn]
             inner = [stream.at(i) for i in draws for stream in chosen]
             made = self.base.attribute(model, torch.cat(noisy), targets[active].repeat(len(draws)), inner)
             split = (len(draws), len(active))

@@ -1,10 +1,8 @@
 """Beta-smoothing."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from salience.core.classifier import Classifier
@@ -16,7 +14,7 @@ from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
 from salience.explainers.gradient import Gradient
-from salience.perturb.relu import ReplaceReLU
+from salience.perturb.relu import ReplaceReLU, softplus
 
 
 @register("explainer", "beta_smoothing", signed=True, stochastic=False, needs_gradient=True, cites="Dombrowski et al. 2019")
@@ -54,9 +52,7 @@ class BetaSmoothing(Explainer):
 
     def _smooth(self, inputs: Tensor, ceiling: float) -> Tensor:
         beta = self.beta / _spread(inputs) if self.relative else self.beta
-        smooth = F.softplus(inputs * beta) / beta
-        if not math.isinf(ceiling):
-            smooth = smooth - F.softplus((inputs - ceiling) * beta) / beta
+        smooth = softplus(inputs, ceiling, beta)
         if self.forward == "softplus":
             return smooth
         return smooth + (inputs.detach().clamp(0, ceiling) - smooth.detach())

@@ -43,15 +43,16 @@ class GradCAM(Explainer):
         return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))
 
     def _part(self, model: Model, layer: Layer, images: Images, targets: Targets) -> tuple[Tensor, Outputs]:
+        again = model.tape is not None and images.requires_grad
         with torch.enable_grad(), captured(layer.module) as kept:
-            outputs = model.checked(model(images.detach().requires_grad_(True)), images)
+            outputs = model.checked(model(images if again else images.detach().requires_grad_(True)), images)
             total = score_of(model).of(outputs, targets).sum()
-            (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True) if total.requires_grad else (None,)
+            (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True, create_graph=again) if total.requires_grad else (None,)
         if gradient is None or _only_prefix(layer, gradient):
             raise InputError(f"The score does not depend on the image's part of layer {layer.name!r}: choose an earlier one, or none to have it found.")
-        features = layer.spatial(kept[-1].detach())
+        features = layer.spatial(kept[-1] if again else kept[-1].detach())
         maps = (layer.spatial(gradient).mean((2, 3), keepdim=True) * features).sum(1, keepdim=True)
-        return (positive(maps) if self.relu else maps), outputs.detach()
+        return (positive(maps) if self.relu else maps), outputs if again else outputs.detach()
 
 
 def _only_prefix(layer: Layer, gradient: Tensor) -> bool:

@@ -27,6 +27,54 @@ BOUNDED: dict[Callable, tuple[tuple[str, float | None], ...]] = {
 Replacement = Callable[[Tensor, float], Tensor]
 
 
+def softplus(inputs: Tensor, ceiling: float, beta: float | Tensor) -> Tensor:
+    """A smooth ReLU: log(1 + exp(beta x)) / beta; for a ReLU with a ceiling, that of x less that of x - ceiling.
+
+    Twice differentiable in x, not in beta. Torch's own softplus would do, at several times the cost of a second derivative.
+    """
+    return SmoothReLU.apply(inputs, ceiling, beta)
+
+
+class SmoothReLU(torch.autograd.Function):
+    """`softplus`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ceiling: float, beta: float | Tensor) -> Tensor:
+        """Keep the input."""
+        ctx.save_for_backward(x)
+        ctx.rest = ceiling, beta
+        smooth = F.softplus(x * beta)
+        return (smooth if math.isinf(ceiling) else smooth.sub_(F.softplus((x - ceiling) * beta))).div_(beta)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient times the slope."""
+        return SmoothSlope.apply(gradients[0], *ctx.saved_tensors, *ctx.rest), None, None
+
+
+class SmoothSlope(torch.autograd.Function):
+    """The gradient times the slope of `softplus` at x: sigmoid(beta x), less sigmoid(beta (x - ceiling))."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, ceiling: float, beta: float | Tensor) -> Tensor:
+        """Keep both."""
+        ctx.save_for_backward(gradient, x)
+        ctx.rest = ceiling, beta
+        low = torch.sigmoid(x * beta)
+        return (low if math.isinf(ceiling) else low.sub_(torch.sigmoid((x - ceiling) * beta))).mul_(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """By the gradient: the slope. By x: the curvature, beta s (1 - s) for each sigmoid s."""
+        (gradient, x), (ceiling, beta), (by,) = ctx.saved_tensors, ctx.rest, gradients
+        low = torch.sigmoid(x * beta)
+        slope, curvature = low, low * (1 - low)
+        if not math.isinf(ceiling):
+            high = torch.sigmoid((x - ceiling) * beta)
+            slope, curvature = slope - high, curvature.sub_(high * (1 - high))
+        return by * slope, (curvature * beta).mul_(by).mul_(gradient), None, None
+
+
 class ReplaceReLU(TorchFunctionMode):
     """Inside, every ReLU is `replacement(x, ceiling)`.
 
@@ -37,6 +85,8 @@ class ReplaceReLU(TorchFunctionMode):
         replaced: How many calls were replaced: a net without any ReLU is an error for the caller to raise.
     """
 
+    only_relu = True
+
     def __init__(self, replacement: Replacement) -> None:
         super().__init__()
         self.replacement = replacement
@@ -46,10 +96,10 @@ class ReplaceReLU(TorchFunctionMode):
         """Called by torch for every function."""
         kwargs = kwargs or {}
         ceiling = _ceiling(func, args, kwargs)
-        if ceiling is None:
+        inputs = args[0] if args else kwargs.get("input")
+        if ceiling is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():  # indices are clamped too, by methods that work inside
             return func(*args, **kwargs)
         self.replaced += 1
-        inputs = args[0] if args else kwargs["input"]
         if not _in_place(func, args, kwargs):
             return self.replacement(inputs, ceiling)
         return inputs.copy_(self.replacement(inputs.clone(), ceiling))

@@ -1,7 +1,6 @@
 """Noise in the weights: each multiplied by its own N(1, sigma²), and put back whatever happens."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.classifier import Classifier
-from salience.core.draws import Stream
+from salience.core.draws import Stream, in_threads
 from salience.core.errors import InputError
 from salience.core.model import Model
 
@@ -39,9 +38,14 @@ class WeightNoise:
 
     Args:
         model: A white box.
+
+    Raises:
+        InputError: For a black box, a network without parameters, or a model whose gradients are to be differentiated again.
     """
 
     def __init__(self, model: Classifier) -> None:
+        if model.tape is not None:
+            raise InputError("Explanations of networks with noise in their weights cannot be attacked: attack gradient, smoothgrad or another method without weight noise.")
         self.parameters = parameters_of(model)
         self.originals = [parameter.data for parameter in self.parameters]
         self.buffer = np.empty(sum(parameter.numel() for parameter in self.parameters), dtype=np.float32)
@@ -71,8 +75,7 @@ class WeightNoise:
         def fill(start: int) -> None:
             stream.weight_generator("weight noise", draw, start).standard_normal(out=self.buffer[start : start + BLOCK], dtype=np.float32)
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(fill, range(0, len(self.buffer), BLOCK)))
+        in_threads(fill, range(0, len(self.buffer), BLOCK))
 
 
 def _times(original: Tensor, factor: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def explain_files(request: Request, report: Report) -> Iterator[tuple[Row, Expla
     groups = _groups(request, model, report)
     _check(request, model, explainers, groups[0])
     _check_writable(request.out)
-    stems = _stems(request.paths)
+    stems = stems_of(request.paths)
     for group in groups:
         images = _loaded(request, group, model)
         outputs = _outputs(model, images)
@@ -254,7 +254,7 @@ def _file_name(request: Request, explainer: Explainer, target: int | None) -> st
     return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
 
 
-def _stems(paths: Sequence[Path]) -> list[str]:
+def stems_of(paths: Sequence[Path]) -> list[str]:
     """A stem for each file; equal ones are numbered, also where they differ only in letter case."""
     found: list[str] = []
     taken: set[str] = set()

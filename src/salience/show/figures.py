@@ -42,7 +42,7 @@ def figure(e: Explanation) -> Drawing:
     columns = 2 if e.stderr is None else 3
     with drawing():
         heights = [max(each.picture.shape[0] for each in rows) / 100] * len(rows)
-        grid = _Grid(Drawing, columns, heights, ACROSS / 100, above=0.42, below=0.95)
+        grid = Grid(Drawing, columns, heights, ACROSS / 100, above=0.42, below=0.95)
         for row, panel in enumerate(rows):
             names = textwrap.wrap(title_of(e, row), 38 * columns)
             grid.text(row, 0, names[0] + (" …" if len(names) > 1 else ""), columns)
@@ -79,7 +79,7 @@ def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) 
     random = [column for column, e in enumerate(rows[0]) if e.stderr is not None][-1:]
     with drawing():
         heights = [row[0].picture.shape[0] / 100 for row in drawn]
-        grid = _Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46)
+        grid = Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46)
         grid.heading, grid.caption = 14, 11.5
         for column, header in enumerate(["as the model saw it", *(_name(e) for e in rows[0]), *(f"error of {_name(rows[0][each])}" for each in random)]):
             grid.text(0, column, header)
@@ -107,7 +107,7 @@ def _name(e: Explanation) -> str:
     return e.method.partition(":")[0]
 
 
-class _Grid:
+class Grid:
     """Panels of one width in rows of their own heights, with room for text above and below, in inches."""
 
     gap = 0.18
@@ -127,13 +127,14 @@ class _Grid:
     def _axes(self, left: float, top: float, width: float, height: float) -> "Axes":
         return self.figure.add_axes((left / self.across, 1 - (top + height) / self.down, width / self.across, height / self.down))
 
-    def picture(self, row: int, column: int, array: np.ndarray) -> None:
-        """Put an RGB array into a panel, in its middle."""
+    def picture(self, row: int, column: int, array: np.ndarray) -> "Axes":
+        """Put an RGB array into a panel, in its middle; return the axes, in pixels of the array."""
         left, top = self._corner(row, column)
         width, height = array.shape[1] / 100, array.shape[0] / 100
         axes = self._axes(left + (self.width - width) / 2, top, width, height)
         axes.imshow(array, interpolation="nearest", aspect="auto")
         axes.axis("off")
+        return axes
 
     def text(self, row: int, column: int, text: str, columns: int = 1) -> None:
         """Write a heading above a panel, as wide as some columns."""

@@ -1,0 +1,459 @@
+"""Attacks on explanations: the map changes, the image and the prediction stay."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from salience.attacks.target_map import TargetMap
+from salience.attacks.top_k import TopK
+from salience.core import registry
+from salience.core.classifier import Classifier, Tape
+from salience.core.draws import Seed, Stream, streams
+from salience.core.errors import InputError
+from salience.core.explainer import Base, Explainer, MonteCarlo, Target, checked_images, target_indices
+from salience.core.explanation import Explanation
+from salience.core.model import Model
+from salience.core.objective import Objective, cosine_distance, shares
+from salience.core.options import option
+from salience.core.perturbation import Perturbation
+from salience.core.registry import register
+from salience.core.threat import Threat, Threats
+from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
+from salience.explainers.gradient import Gradient
+from salience.perturb.relu import ReplaceReLU, softplus
+from salience.similarities.lpips import LPIPS
+from salience.similarities.ssim import SSIM
+
+HALVING = 0.4
+"""What the step is multiplied by after half of the steps."""
+
+HELD_OUT = 50
+"""Draws of a random method, at least, for the figures that are reported."""
+
+RANDOM_DRAWS = 20
+"""Random changes of the same budget that an attack is compared with."""
+
+Parameters = list[Tensor]
+
+
+@register("perturbation", "attack", geometric=False, stochastic=False, needs_model=True, cites="Dombrowski et al. 2019")
+class Attack(Perturbation):
+    """Change an image so that its explanation changes and its class does not.
+
+    The loss is the objective's on the map of the network with every ReLU smoothed (softplus, `beta`), plus `output_weight` times the
+    squared change of the probabilities, plus the threats' penalties. Adam steps on the parameters of all threats, projected
+    after each, times 0.4 from half of the steps on; the last image is taken. The result is never taken on trust: it is measured again on the network itself.
+
+    Cost: `steps` times `restarts` forward and double backward passes of the method, and 20 maps of random changes.
+
+    Source: "Smoothed explanations" (2022), equation 1, and its authors' code; Dombrowski et al. (2019).
+
+    Differs from the source: 100 steps instead of 500 to 1500, each threat's step being a share of its budget; random methods draw anew in each
+    step, and are judged by draws held out (`fixed` draws once, which is what flatters such attacks).
+
+    Attributes:
+        method: The explanation under attack: any whose maps are differentiable.
+        threat: How the image may be changed, one or several: joined by ``+``, applied in the order recolor, stadv, delta.
+        objective: What the map shall become.
+        steps: Steps of the optimiser.
+        output_weight: Weight of the squared change of the probabilities.
+        beta: Sharpness of the softplus; two numbers joined by ``+`` grow it from one to the other.
+        restarts: Runs; from the second on from random changes; the best one for each image is taken.
+        fixed: Whether a random method keeps the same draws throughout.
+    """
+
+    method: Base = option(Gradient, "the explanation under attack")
+    threat: Annotated[Any, Threats] = option("delta", "how the image may be changed: delta, stadv, recolor, joined by +")
+    objective: Annotated[Any, Objective] | None = option(None, "what the map shall become: target_map, top_k or centre_of_mass; none: target_map where there is a map to aim at, else top_k")
+    steps: int = option(100, "steps of the optimiser", at_least=1)
+    output_weight: float = option(2.5, "weight of the squared change of the probabilities", at_least=0)
+    beta: tuple[float, ...] = option((100.0,), "sharpness of the softplus that stands for ReLU; two joined by + grow it")
+    restarts: int = option(1, "runs; from the second on from random changes", at_least=1)
+    fixed: bool = option(False, "keep the same draws of a random method throughout")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.beta) not in (1, 2) or not all(each > 0 for each in self.beta):
+            raise InputError(f"beta is one positive number, or two to grow from one to the other, not {'+'.join(map(str, self.beta))}.")
+        names = [each.name for each in self.threats]
+        if len(set(names)) < len(names):
+            raise InputError(f"Each threat can be given once, not {'+'.join(names)}: give one of them a larger budget.")
+
+    @property
+    def threats(self) -> list[Threat]:
+        """The threats in the order in which they are applied."""
+        return sorted(self.threat, key=lambda threat: threat.place)
+
+    def aiming(self, somewhere: bool) -> "Attack":
+        """The attack with its objective chosen.
+
+        Args:
+            somewhere: Whether there is a map to aim at.
+
+        Raises:
+            InputError: If the objective needs one and there is none, or the other way round.
+        """
+        objective = self.objective or (TargetMap() if somewhere else TopK())
+        targeted = bool(registry.facts_of(type(objective)).get("targeted"))
+        if targeted and not somewhere:
+            raise InputError(f"The objective {objective} needs something to aim at: give toward (images, maps or an explanation), or take the objective top_k or centre_of_mass.")
+        if somewhere and not targeted:
+            raise InputError(f"The objective {objective} aims at no map: leave toward away, or take the objective target_map.")
+        return dataclasses.replace(self, objective=objective)
+
+    def apply(self, images: Images, streams: Sequence[Stream]) -> Images:
+        """An attack cannot do without the network and the method."""
+        raise InputError("An attack looks at the network and the method: use sal.attack(model, images, method=...), or name it as a perturbation in a study.")
+
+    def against(self, explainer: Explainer, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
+        """The images attacked so that this explainer's maps change: how a study perturbs them."""
+        chosen = dataclasses.replace(self, method=explainer).aiming(False)
+        _check_differentiable(explainer)
+        judge = Judge(model, explainer, targets, list(streams))
+        with _without_denormals():
+            return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None)[0]
+
+    def run(self, model: Any, images: Any, toward: Any = None, targets: Target = None, *, seed: Seed = 0, random_draws: int = RANDOM_DRAWS, progress: Progress | None = None) -> "Attacked":
+        """Attack the explanations of some images, and measure what came of it.
+
+        Args:
+            model: A `Model`: attacks need gradients.
+            images: (n, c, h, w) in [0, 1].
+            toward: What the maps shall become: images (n or 1, c, h, w), whose maps of their own predicted classes are aimed at; an
+                `Explanation`; or maps (n or 1, h, w). None for an objective that needs nothing to aim at.
+            targets: Class explained; None takes the predicted ones.
+            seed: One int for all images, or one an image.
+            random_draws: Random changes of the same budget to compare with.
+            progress: Called as ``progress(done, total)``.
+
+        Returns:
+            The changed images and what they do, measured on the network itself.
+
+        Raises:
+            InputError: If something given cannot be used, or the method's maps are not differentiable.
+        """
+        if not isinstance(model, Model):
+            raise InputError(f"An attack needs the gradients of the network: give it as sal.Model(module), not {type(model).__name__}.")
+        attack = self.aiming(toward is not None)
+        _check_differentiable(self.method)
+        images, sources = checked_images(images, model), streams(seed, len(images))
+        score = model.named_score(model.available_score(self.method.score))
+        view = model.using(score=score, progress=None)
+        with torch.inference_mode(False), model.frozen(), _without_denormals():
+            images = images.clone()
+            before = view.outputs(images)
+            chosen = target_indices(targets, before, model).to(images.device)
+            judge = Judge(view, self.method, chosen, sources)
+            clean = judge.maps(images)
+            aim = None if toward is None else self._aim(toward, view, images, sources)
+            perturbed, parameters, history = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
+            maps = judge.maps(perturbed)
+            random = [self._compare(judge, self._composed(images, self._random(images, sources, draw))[0], clean, aim) for draw in range(random_draws)]
+            after = view.outputs(perturbed)
+        probabilities = [model.as_probabilities(outputs) for outputs in (before, after)]
+        reached = self._compare(judge, perturbed, clean, aim, maps)
+        middle = {key: torch.stack([each[key] for each in random]).quantile(0.5, dim=0) if random else None for key in reached}
+        return Attacked(
+            attack=attack,
+            images=images.cpu(),
+            perturbed=perturbed.cpu(),
+            targets=chosen.cpu(),
+            labels=[model.label(int(each)) for each in chosen],
+            predictions=(before.argmax(1).cpu(), after.argmax(1).cpu()),
+            probability=(probabilities[0].gather(1, chosen[:, None])[:, 0].cpu(), probabilities[1].gather(1, chosen[:, None])[:, 0].cpu()),
+            maps=(clean.cpu(), maps.cpu()),
+            aim=None if aim is None else aim.cpu(),
+            budget={threat.name: threat.used(values).cpu() for threat, values in zip(self.threats, parameters, strict=True)},
+            flow=next((values.cpu() for threat, values in zip(self.threats, parameters, strict=True) if threat.name == "stadv"), None),
+            distance_to_target=None if aim is None else (cosine_distance(shares(clean), aim).cpu(), reached["target"].cpu()),
+            distance_to_original=reached["original"].cpu(),
+            random_distance_to_target=middle.get("target"),
+            random_distance_to_original=middle["original"],
+            history=history,
+            model=model.name,
+            weights=model.weights_hash(),
+        )
+
+    def _aim(self, toward: Any, view: Classifier, images: Images, sources: list[Stream]) -> Saliency:
+        """The shares of the map aimed at, one an image."""
+        if isinstance(toward, Explanation):
+            maps = toward.maps
+        elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
+            others = checked_images(toward, view)
+            maps = Judge(view, self.method, view.outputs(others).argmax(1), [*sources, *sources[:1] * len(others)][: len(others)]).maps(others)
+        else:
+            maps = torch.as_tensor(toward).float()
+        maps = maps[:, None] if maps.ndim == 3 else maps
+        if maps.ndim != 4 or len(maps) not in (1, len(images)) or maps.shape[-2:] != images.shape[-2:] or not torch.isfinite(maps).all() or not maps.any():
+            raise InputError(f"The map to aim at has shape {tuple(maps.shape)}: give one map, or one an image, of {images.shape[-2]} x {images.shape[-1]} pixels, finite and not all 0.")
+        return shares(maps).to(images).expand(len(images), -1, -1)
+
+    def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: "Judge", progress: Progress | None) -> tuple[Images, Parameters, Tensor]:
+        """The best of all restarts for each image, with its parameters, and the loss in every step of the first."""
+        assert self.objective is not None  # chosen by `aiming`
+        step, done = view.images_at_once(images.shape[-2:]), 0
+        parts = [slice(start, start + step) for start in range(0, len(images), step)]
+        best: list[tuple[Images, Parameters, Tensor]] = []
+        for part in parts:
+            chosen: tuple[Images, Parameters, Tensor, Tensor] | None = None
+            for restart in range(self.restarts):
+
+                def tell(count: int, done: int = done) -> None:
+                    if progress is not None:
+                        progress(done + count, len(parts) * self.restarts * self.steps)
+
+                run = _Run(self, view, images[part], judge.targets[part], view.as_probabilities(before[part]), clean[part], None if aim is None else aim[part], judge.streams[part])
+                found, parameters, history = run.made(restart, tell)
+                done += self.steps
+                kept = (view.outputs(found).argmax(1) == before[part].argmax(1)).float()
+                value = self.objective.loss(shares(judge.part(part).maps(found)), run.clean, run.aim) - 1e6 * kept  # a kept class before all
+                if chosen is None:
+                    chosen = (found, parameters, history, value)
+                else:
+                    better = value < chosen[3]
+                    chosen = (
+                        torch.where(better.view(-1, 1, 1, 1), found, chosen[0]),
+                        [torch.where(better.view(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(parameters, chosen[1], strict=True)],
+                        chosen[2],
+                        torch.minimum(value, chosen[3]),
+                    )
+            assert chosen is not None
+            best.append(chosen[:3])
+        return torch.cat([each[0] for each in best]), [torch.cat(each) for each in zip(*(each[1] for each in best), strict=True)], torch.cat([each[2] for each in best], 1)
+
+    def _compare(self, judge: "Judge", perturbed: Images, clean: Maps, aim: Saliency | None, maps: Maps | None = None) -> dict[str, PerImage]:
+        """Distances of the perturbed images' maps."""
+        found = shares(judge.maps(perturbed) if maps is None else maps)
+        distances = {"original": cosine_distance(found, shares(clean))}
+        return distances if aim is None else distances | {"target": cosine_distance(found, aim)}
+
+    def _composed(self, images: Images, parameters: Parameters) -> tuple[Images, Parameters]:
+        """The images after all threats, each projected to its budget, and the projected parameters."""
+        kept = []
+        for threat, values in zip(self.threats, parameters, strict=True):
+            kept.append(threat.project(images, values))
+            images = threat.apply(images, kept[-1])
+        return images, kept
+
+    def _random(self, images: Images, sources: list[Stream], draw: int) -> Parameters:
+        """Random parameters that use every threat's budget."""
+        return [threat.random(images, [stream.at("random change", draw) for stream in sources]) for threat in self.threats]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The maps that are reported: those of the network itself, a random method's from draws held out.
+
+    Attributes:
+        view: The network, with the score bound.
+        method: The explanation.
+        targets: Class explained, (n,).
+        streams: Where each image takes its randomness from.
+    """
+
+    view: Classifier
+    method: Explainer
+    targets: Targets
+    streams: list[Stream]
+
+    def maps(self, images: Images) -> Maps:
+        """The maps, on the images' device."""
+        method = self.method
+        if isinstance(method, MonteCarlo) and hasattr(method, "samples"):
+            method = dataclasses.replace(method, samples=max(method.samples, HELD_OUT))  # type: ignore[call-arg]  # it has the field
+        return method.attribute(self.view, images.detach(), self.targets, [stream.at("held out") for stream in self.streams]).maps.detach().float()
+
+    def part(self, part: slice) -> "Judge":
+        """The same for some of the images."""
+        return dataclasses.replace(self, targets=self.targets[part], streams=self.streams[part])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One optimisation of a few images that go through the network together."""
+
+    attack: Attack
+    view: Classifier
+    images: Images
+    targets: Targets
+    probabilities: Tensor
+    clean: Saliency
+    aim: Saliency | None
+    streams: list[Stream]
+
+    def made(self, restart: int, tell: Callable[[int], None]) -> tuple[Images, Parameters, Tensor]:
+        """The last image, its parameters, and the loss before every step, (steps, n)."""
+        attack, threats = self.attack, self.attack.threats
+        start = [threat.start(self.images) for threat in threats] if restart == 0 else attack._composed(self.images, attack._random(self.images, self.streams, -restart))[1]
+        parameters = [values.clone().requires_grad_(True) for values in start]
+        optimiser = torch.optim.Adam([{"params": [values], "lr": threat.step(self.images)} for threat, values in zip(threats, parameters, strict=True)])
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [max(attack.steps // 2, 1)], HALVING)
+        history = []
+        for step in range(attack.steps):
+            loss = self.loss(parameters, step, restart)
+            for values, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
+                values.grad = gradient.nan_to_num(0, 0, 0)
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                for values, inside in zip(parameters, attack._composed(self.images, parameters)[1], strict=True):
+                    values.copy_(inside)
+            history.append(loss.detach().cpu())
+            tell(step + 1)
+        final = [values.detach() for values in parameters]
+        return attack._composed(self.images, final)[0], final, torch.stack(history)
+
+    def loss(self, parameters: Parameters, step: int, restart: int) -> PerImage:
+        """What is made small, for each image, differentiable in the parameters."""
+        attack, images = self.attack, self.images
+        assert attack.objective is not None
+        with torch.enable_grad():
+            for threat, values in zip(attack.threats, parameters, strict=True):
+                images = threat.apply(images, values)
+            view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
+            own = [stream.at("attack", *((0, 0) if attack.fixed else (restart, step))) for stream in self.streams]
+            with ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, self.beta(step))):
+                made = attack.method.attribute(view, images, self.targets, own)
+                outputs = made.outputs if (made.outputs is not None and made.outputs.requires_grad) or not attack.output_weight else view(images)  # type: ignore[operator]  # a Model
+            if not made.maps.requires_grad:
+                raise _not_differentiable(attack.method)
+            loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
+            if attack.output_weight:
+                loss = loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities).square().sum(1)
+            for threat, values in zip(attack.threats, parameters, strict=True):
+                if threat.weight:
+                    loss = loss + threat.weight * threat.penalty(values)
+        return loss
+
+    def beta(self, step: int) -> float:
+        """The sharpness in this step: constant, or growing geometrically."""
+        first, last = self.attack.beta[0], self.attack.beta[-1]
+        return first * (last / first) ** (step / max(self.attack.steps - 1, 1))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack came to, measured on the network itself. All tensors are on the CPU.
+
+    Attributes:
+        attack: The attack.
+        images: As they were, (n, c, h, w).
+        perturbed: As they are now.
+        targets: Class explained, (n,).
+        labels: Its names.
+        predictions: Predicted classes before and after, (n,) each.
+        probability: Of the class explained, before and after.
+        maps: Before and after, (n, c, h, w); for random methods from draws that the attack has not seen.
+        aim: Shares of the map aimed at, (n, h, w); None without one.
+        budget: For each threat what it used, (n,).
+        flow: The spatial flow (n, h, w, 2), if that threat was there.
+        distance_to_target: Cosine distance to the map aimed at, before and after; None without one.
+        distance_to_original: Cosine distance of the maps before and after.
+        random_distance_to_target: What random changes of the same budget reach, the median.
+        random_distance_to_original: Likewise.
+        history: The loss before each step, (steps, n).
+        model: Name of the network.
+        weights: Hash of its weights.
+    """
+
+    attack: Attack
+    images: Images
+    perturbed: Images
+    targets: Targets
+    labels: list[str]
+    predictions: tuple[Tensor, Tensor]
+    probability: tuple[Tensor, Tensor]
+    maps: tuple[Maps, Maps]
+    aim: Saliency | None
+    budget: dict[str, PerImage]
+    flow: Tensor | None
+    distance_to_target: tuple[PerImage, PerImage] | None
+    distance_to_original: PerImage
+    random_distance_to_target: PerImage | None
+    random_distance_to_original: PerImage | None
+    history: Tensor
+    model: str
+    weights: str
+
+    @property
+    def class_kept(self) -> Tensor:
+        """Whether the predicted class is the same as before, (n,)."""
+        return self.predictions[0] == self.predictions[1]
+
+    @property
+    def ssim(self) -> PerImage:
+        """Structural similarity of the images before and after, (n,)."""
+        return SSIM()(self.images, self.perturbed)
+
+    @property
+    def lpips(self) -> PerImage | None:
+        """Perceptual distance of the images before and after, (n,); None where its network's weights are not at hand."""
+        try:
+            return LPIPS()(self.images, self.perturbed)
+        except InputError:  # it never downloads, and says so; nothing else can be wrong with these images
+            return None
+
+    @property
+    def fall(self) -> PerImage | None:
+        """By what share the distance to the map aimed at fell, (n,)."""
+        return None if self.distance_to_target is None else 1 - self.distance_to_target[1] / self.distance_to_target[0]
+
+    @property
+    def random_fall(self) -> PerImage | None:
+        """By what share random changes made it fall."""
+        return None if self.distance_to_target is None or self.random_distance_to_target is None else 1 - self.random_distance_to_target / self.distance_to_target[0]
+
+
+def attack(
+    model: Any, images: Any, toward: Any = None, *, method: object = "gradient", threat: object = "delta", targets: Target = None, seed: Seed = 0, progress: Progress | None = None, **options: Any
+) -> Attacked:
+    """Attack the explanations of some images; ``sal.Attack(...)`` with its options in one call.
+
+    Args:
+        model: A `Model`.
+        images: (n, c, h, w) in [0, 1].
+        toward: Images, maps or an explanation whose map shall be reached; None empties the former largest values (`TopK`).
+        method: The explanation under attack.
+        threat: ``delta``, ``stadv``, ``recolor``, joined by ``+``; or threats such as ``sal.Delta(budget=0.05)``.
+        targets: Class explained; None takes the predicted ones.
+        seed: One int for all images, or one an image.
+        progress: Called as ``progress(done, total)``.
+        options: Further options of `Attack`.
+
+    Returns:
+        The changed images and what they do.
+    """
+    chosen = Attack(method=method, threat=threat, **options)
+    return chosen.run(model, images, toward, targets, seed=seed, progress=progress)
+
+
+def _not_differentiable(method: Explainer) -> InputError:
+    return InputError(
+        f"The maps of {method} are not differentiable, so they cannot be attacked: take gradient, input_x_gradient, integrated_gradients, smoothgrad, uniformgrad, beta_smoothing or gradcam."
+    )
+
+
+def _check_differentiable(method: Explainer) -> None:
+    """Refuse what is known to use scores only; what else has no derivative shows when it is run."""
+    base = getattr(method, "base", None)
+    if isinstance(base, Explainer):
+        _check_differentiable(base)
+    entry = registry.entries("explainer").get(method.name)
+    if entry is not None and not entry.facts.get("needs_gradient", True):
+        raise _not_differentiable(method)
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Numbers too small for the usual form count as 0 inside: with them softplus is several times slower."""
+    flushed = (torch.full((1,), torch.finfo(torch.float32).tiny) / 2).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)

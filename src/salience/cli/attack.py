@@ -1,0 +1,167 @@
+"""``salience attack``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import dataclasses
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.core.errors import InputError
+
+if TYPE_CHECKING:
+    from salience.attacks.attack import Attack, Attacked
+    from salience.core.model import Model
+
+EXAMPLES = """[bold]Examples[/bold]
+
+salience attack cat.jpg --toward dog.jpg
+
+salience attack cat.jpg --toward dog.jpg --threat delta+stadv+recolor --budget delta=0.015,stadv=0.02
+
+salience attack cat.jpg --method smoothgrad:samples=10 --objective centre_of_mass --steps 300
+
+salience attack cat.jpg --toward out/dog.gradient.npz --json | jq .distance_to_target_after
+"""
+
+
+def attack(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
+    toward: Annotated[
+        Path | None, typer.Option(help="A photograph whose map, or an .npz whose map, shall be reached.", show_default="nothing: the most important pixels are emptied", metavar="IMAGE2|MAP.npz")
+    ] = None,
+    method: Annotated[str, typer.Option(help="The explanation under attack: NAME or NAME:key=value,...", metavar="M", rich_help_panel="What is attacked")] = "gradient",
+    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is attacked")] = DEFAULT_MODEL,
+    target: Annotated[str | None, typer.Option(help="The class explained: an index or a name.", show_default="the predicted class", metavar="T", rich_help_panel="What is attacked")] = None,
+    threat: Annotated[str, typer.Option(help="How the image may be changed: delta, stadv, recolor, joined by +.", metavar="T", rich_help_panel="How")] = "delta",
+    budget: Annotated[
+        str | None, typer.Option(help="How far: one number for one threat, or delta=0.03,stadv=0.05,recolor=0.06.", show_default="those of the paper", metavar="B", rich_help_panel="How")
+    ] = None,
+    objective: Annotated[str | None, typer.Option(help="target_map, top_k or centre_of_mass.", show_default="target_map with --toward, else top_k", metavar="O", rich_help_panel="How")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the optimiser.", metavar="N", rich_help_panel="How")] = 100,
+    restarts: Annotated[int, typer.Option(help="Runs, the best of which counts.", metavar="N", rich_help_panel="How")] = 1,
+    seed: Annotated[int, typer.Option(help="Of all draws.", metavar="N", rich_help_panel="How")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures (.png) and the changed images (.npz).", metavar="DIR", rich_help_panel="Output")] = Path("out"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Change photographs a little so that their explanations change and their classes stay, and measure what came of it.
+
+    Writes IMAGE.attack.png and, with the changed image as array 'image' (3, h, w) in [0, 1], IMAGE.attack.npz.
+    """
+    from rich.text import Text
+
+    from salience.attacks.attack import Attack
+    from salience.core.model import Model
+    from salience.show.batch import stems_of
+    from salience.zoo.models import load_model
+
+    chosen = Attack(method=method, threat=threat, objective=objective, steps=steps, restarts=restarts)
+    chosen = dataclasses.replace(chosen, threat=_with_budgets(chosen, budget))
+    if model.startswith("python:"):
+        sys.path.append(str(Path.cwd()))
+    network = load_model(model, device=device)
+    if not isinstance(network, Model):
+        raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
+    aim = None if toward is None else _aim(toward, network)
+    table = new_table("image", "class", "kept", "method", "threat", "to the target", "random", "to the original", "random ", "ssim", "lpips", "seconds")
+    with progress() as report:
+        for path, name in zip(images, stems_of(images), strict=True):
+            row = _attacked(chosen, network, path, out / f"{name}.attack", aim, target, seed, report)
+            if as_json:
+                print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
+            table.add_row(*map(Text, _cells(row)))
+    if not as_json:
+        console().print(table)
+        console().print(
+            "Cosine distances of the map: to the map aimed at (before → after) and to the map as it was; random: the median of 20 random changes of the same budget.", style="dim", soft_wrap=True
+        )
+        console().print(f"The pictures (.png) and changed images (.npz) are in {out}.", highlight=False, markup=False, soft_wrap=True)
+
+
+def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, aim: Any, target: str | None, seed: int, report: Any) -> dict[str, Any]:
+    """Attack one image, write its files, return its row."""
+    import numpy as np
+
+    from salience.core.files import atomic
+    from salience.show.attack import attack_figure
+    from salience.zoo.images import load_images
+
+    start = time.perf_counter()
+    image = load_images([path], model)
+    found = chosen.run(model, image, aim, target, seed=seed, progress=lambda done, total: report(f"{path.name}: attacking {chosen.method}", done, total))
+    seconds = time.perf_counter() - start
+    row = row_of(found, 0) | {"image": str(path), "seed": seed, "seconds": round(seconds, 3), "perturbed": f"{stem}.npz", "pictures": [f"{stem}.png"]}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"model": found.model, "weights": found.weights})))
+    for suffix, content in ((".npz", buffer.getvalue()), (".png", attack_figure(found))):
+        with atomic(f"{stem}{suffix}") as file:
+            file.write(content)
+    return row
+
+
+def row_of(found: "Attacked", index: int) -> dict[str, Any]:
+    """What is known of one attacked image, ready for JSON."""
+
+    def of(values: Any) -> float | None:
+        return None if values is None else float(values[index])
+
+    before, after = (None, None) if found.distance_to_target is None else found.distance_to_target
+    return {
+        "method": str(found.attack.method),
+        "threat": "+".join(map(str, found.attack.threats)),
+        "objective": str(found.attack.objective),
+        "target": int(found.targets[index]),
+        "label": found.labels[index],
+        "class_kept": bool(found.class_kept[index]),
+        "probability_before": of(found.probability[0]),
+        "probability_after": of(found.probability[1]),
+        "budget": {name: float(used[index]) for name, used in found.budget.items()},
+        "distance_to_target_before": of(before),
+        "distance_to_target_after": of(after),
+        "distance_to_original": of(found.distance_to_original),
+        "random_distance_to_target": of(found.random_distance_to_target),
+        "random_distance_to_original": of(found.random_distance_to_original),
+        "lpips": of(found.lpips),
+        "ssim": of(found.ssim),
+        "steps": found.attack.steps,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def said(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    aimed = "-" if row["distance_to_target_before"] is None else f"{said(row['distance_to_target_before'])} → {said(row['distance_to_target_after'])}"
+    kept = "yes" if row["class_kept"] else "no"
+    numbers = [said(row[key]) for key in ("random_distance_to_target", "distance_to_original", "random_distance_to_original", "ssim", "lpips")]
+    return [Path(row["image"]).name, row["label"], kept, row["method"], row["threat"], aimed, *numbers, f"{row['seconds']:.1f}"]
+
+
+def _with_budgets(chosen: "Attack", text: str | None) -> tuple:
+    """The threats with the budgets given."""
+    if text is None:
+        return chosen.threat
+    names = [threat.name for threat in chosen.threat]
+    given = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {names[0]: text}
+    if len(names) > 1 and "=" not in text:
+        raise InputError(f"There are {len(names)} threats, so say whose budget it is: --budget {','.join(f'{name}={text}' for name in names)}.")
+    wrong = set(given) - set(names)
+    if wrong:
+        raise InputError(f"--budget names {', '.join(sorted(wrong))}, but the threats are {'+'.join(names)}: add it to --threat, or leave its budget out.")
+    return tuple(dataclasses.replace(threat, budget=given[threat.name]) if threat.name in given else threat for threat in chosen.threat)
+
+
+def _aim(path: Path, model: "Model") -> Any:
+    """The image, or the map, that the attack aims at."""
+    from salience.cli.measure import maps_of
+    from salience.zoo.images import load_images
+
+    return maps_of([path], 0, 1) if path.suffix == ".npz" else load_images([path], model)

@@ -1,0 +1,54 @@
+"""What an attack on an explanation aims at: a number to be made small, from the map and what it was."""
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from salience.core import spec
+from salience.core.errors import InputError
+from salience.core.options import Options
+from salience.core.types import Maps, PerImage, Saliency
+
+
+class Objective(Options):
+    """Base of all objectives: a frozen dataclass with a docstring and `loss`. One that needs a map to aim at is registered with ``targeted=True``."""
+
+    kind = "objective"
+
+    @abstractmethod
+    def loss(self, maps: Saliency, clean: Saliency, aim: Saliency | None) -> PerImage:
+        """What is made small.
+
+        Args:
+            maps: Shares (n, h, w) of the map of the changed image: non-negative, of sum 1.
+            clean: Those of the image as it was.
+            aim: Those of the map to aim at, if there is one.
+        """
+
+    @classmethod
+    def from_value(cls, value: object) -> "Objective":
+        """An objective from a specification, an objective, or its class.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if isinstance(value, Objective):
+            return value
+        if isinstance(value, str):
+            return spec.build("objective", value)
+        if isinstance(value, type) and issubclass(value, Objective):
+            return value()
+        raise InputError(f"An objective is a name such as 'top_k', or an objective such as sal.TopK(share=0.05), not {type(value).__name__}.")
+
+
+def shares(maps: Maps) -> Saliency:
+    """Absolute values summed over channels, as shares of their total over the image; 0 for a map of zeros."""
+    saliency = maps.abs().sum(1)
+    total = saliency.sum((1, 2), keepdim=True)
+    return saliency / total.clamp_min(1e-30)
+
+
+def cosine_distance(first: Tensor, second: Tensor) -> PerImage:
+    """1 less the cosine of maps (n, h, w): between 0 and 1 for shares; 1 if one is zero."""
+    a, b = first.flatten(1).double(), second.flatten(1).double()
+    return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-300)).clamp(0, 2).float()

@@ -1,0 +1,251 @@
+"""Attacks: gradients, budgets, honesty about the result, and that nothing of the user's changes."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import salience as sal
+from salience.attacks.attack import _Run
+from salience.core.classifier import Tape
+from salience.core.draws import streams
+from salience.core.objective import cosine_distance, shares
+from salience.core.robustness import compared
+from salience.perturb.relu import ReplaceReLU, softplus
+
+
+class Quadratic(nn.Module):
+    """Scores x' A_k x / 2: the gradient is A_k x, known in closed form."""
+
+    def __init__(self, values: int, classes: int = 3) -> None:
+        super().__init__()
+        matrices = torch.randn(classes, values, values, generator=torch.Generator().manual_seed(0))
+        self.matrices = nn.Parameter(matrices + matrices.transpose(1, 2))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return torch.einsum("ni,kij,nj->nk", x, self.matrices, x) / 2
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norm and ReLU6, deep enough to be fooled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU6(inplace=True), nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(16, 16, 3, stride=2), nn.ReLU()
+        )
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean((2, 3)))
+
+
+@pytest.fixture
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = Net()
+        module.layers[1].running_var.uniform_(0.2, 0.6)
+        nn.init.normal_(module.head.weight, 0, 2.0)
+    return sal.Model(module, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.fixture
+def pictures():
+    return torch.rand(4, 3, 17, 19, generator=torch.Generator().manual_seed(5))
+
+
+def run_of(attack: sal.Attack, model: sal.Model, images, aim) -> _Run:
+    attack = attack.aiming(aim is not None)
+    outputs = model.outputs(images)
+    clean = shares(attack.method.attribute(model, images, outputs.argmax(1), streams(0, len(images))).maps)
+    return _Run(attack, model, images, outputs.argmax(1), outputs.softmax(1), clean, aim, streams(0, len(images)))
+
+
+def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
+    """Nothing on the way (chunks, recomputation, smoothing) masks or scales it."""
+    model = sal.Model(Quadratic(12).double().float())
+    images, other = torch.rand(2, 3, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+    aim = shares(torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(3)))
+    attack = sal.Attack(threat="delta", output_weight=0.7)
+    run = run_of(attack, model, images, aim)
+    change = (0.01 * (other - 0.5)).requires_grad_(True)
+    (found,) = torch.autograd.grad(run.loss([change], 0, 0).sum(), change)
+    x = (images + change).flatten(1)
+    matrices = model.module.matrices.detach()
+    maps = torch.einsum("nij,nj->ni", matrices[run.targets], x).view(3, 3, 2, 2)
+    scores = torch.einsum("ni,kij,nj->nk", x, matrices, x) / 2
+    loss = 4 * (shares(maps) - aim).square().sum((1, 2)) + 0.7 * (scores.softmax(1) - run.probabilities).square().sum(1)
+    (expected,) = torch.autograd.grad(loss.sum(), change)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradient",
+        "input_x_gradient",
+        "integrated_gradients:steps=5",
+        "smoothgrad:samples=4,sigma=0.1",
+        "uniformgrad:samples=3,sigma=0.1",
+        "smoothgrad:samples=3,sigma=0.1,absolute=true",
+        "beta_smoothing:beta=3",
+        "gradcam",
+        "vargrad:samples=4,sigma=0.1",
+    ],
+)
+def test_recomputed_gradients_equal_kept_ones_and_finite_differences(method, net, pictures):
+    """The map's derivative, with the graph kept, with nothing kept, and by differences along a direction."""
+    explainer, images, targets = sal.Explainer.from_value(method), pictures[:2], torch.tensor([1, 3])
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+    def value(at, room):
+        view = net.using(tape=Tape(room), chunk=2)
+        with ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, 5.0)):
+            return (explainer.attribute(view, at, targets, streams(3, 2)).maps * weights).sum()
+
+    weights = torch.rand(2, 1, 17, 19, generator=torch.Generator().manual_seed(4))
+    found = []
+    with net.frozen():
+        for room in (100, 0):
+            at = images.clone().requires_grad_(True)
+            found.append(torch.autograd.grad(value(at, room), at)[0])
+        step = 2e-3
+        slope = (value(images + step * direction, 0) - value(images - step * direction, 0)) / (2 * step)
+    assert torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4 * float(found[0].abs().max()))
+    assert slope.item() == pytest.approx((found[0] * direction).sum().item(), rel=0.04)
+
+
+@pytest.mark.parametrize("threat", ["delta", "delta:norm=l2,budget=0.5", "stadv", "recolor", "delta+stadv+recolor"])
+def test_the_map_is_moved_within_the_budget_and_further_than_by_chance(threat, net, pictures):
+    attack = sal.Attack(threat=threat, steps=40)
+    found = attack.run(net, pictures, pictures.roll(1, 0), random_draws=5)
+    assert found.fall.median() > 0.1
+    assert found.fall.median() > found.random_fall.median()
+    for each in attack.threats:
+        assert (found.budget[each.name] <= each.budget).all()
+    if len(attack.threats) == 1 and attack.threats[0].name == "delta":
+        change = (found.perturbed - found.images).flatten(1)
+        size = change.norm(dim=1) if attack.threats[0].norm == "l2" else change.abs().amax(1)
+        assert (size <= attack.threats[0].budget).all()
+    assert found.perturbed.min() >= 0
+    assert found.perturbed.max() <= 1
+    assert (found.history[-1] < found.history[0]).all()
+
+
+def test_the_result_is_measured_on_the_network_itself(net, pictures):
+    found = sal.attack(net, pictures, pictures.roll(1, 0), steps=10)
+    before, after = (sal.explain("gradient", net, each, found.targets).maps for each in (pictures, found.perturbed))
+    aim = sal.explain("gradient", net, pictures.roll(1, 0)).maps
+    assert torch.allclose(found.distance_to_original, cosine_distance(shares(before), shares(after)), atol=1e-4)
+    assert torch.allclose(found.distance_to_target[1], cosine_distance(shares(after), shares(aim)), atol=1e-4)
+    with net.frozen():
+        assert torch.equal(found.class_kept, net.outputs(pictures).argmax(1) == net.outputs(found.perturbed).argmax(1))
+    assert torch.allclose(found.ssim, sal.similarity("ssim", pictures, found.perturbed))
+
+
+def test_alone_or_together_the_same(net, pictures):
+    together = sal.attack(net, pictures, pictures.roll(1, 0), steps=5, method="smoothgrad:samples=3", seed=[1, 2, 3, 4])
+    alone = sal.attack(net, pictures[2:3], pictures.roll(1, 0)[2:3], steps=5, method="smoothgrad:samples=3", seed=[3])
+    assert torch.allclose(together.perturbed[2], alone.perturbed[0], atol=2e-3)
+    again = sal.attack(net, pictures[2:3], pictures.roll(1, 0)[2:3], steps=5, method="smoothgrad:samples=3", seed=[3])
+    assert torch.equal(alone.perturbed, again.perturbed)
+
+
+@pytest.mark.parametrize("objective", ["top_k:share=0.1", "centre_of_mass"])
+def test_untargeted(objective, net, pictures):
+    found = sal.attack(net, pictures, objective=objective, steps=30)
+    assert found.distance_to_target is None
+    assert (found.distance_to_original > found.random_distance_to_original).float().mean() >= 0.5
+    assert (found.history[-1] < found.history[0]).all()
+
+
+def test_restarts_never_do_worse(net, pictures):
+    one, three = (sal.attack(net, pictures, pictures.roll(1, 0), steps=8, restarts=restarts) for restarts in (1, 3))
+    assert torch.equal(one.class_kept | three.class_kept, three.class_kept)
+    kept = one.class_kept
+    aim = shares(sal.explain("gradient", net, pictures.roll(1, 0)).maps)
+    squared = [(shares(each.maps[1]) - aim).square().sum((1, 2)) for each in (one, three)]
+    assert (squared[1] <= squared[0] * 1.001)[kept].all()
+
+
+def test_a_fixed_attack_draws_once_and_a_fresh_one_anew(net, pictures):
+    losses = {}
+    for fixed in (True, False):
+        run = run_of(sal.Attack(method="smoothgrad:samples=2,noise_level=0.5", fixed=fixed), net, pictures, shares(torch.rand(4, 3, 17, 19)))
+        with net.frozen():
+            losses[fixed] = [run.loss([torch.zeros_like(pictures).requires_grad_(True)], step, 0).detach() for step in (0, 1)]
+    assert torch.equal(*losses[True])
+    assert not torch.allclose(*losses[False])
+
+
+def test_nothing_of_the_users_changes(net, pictures):
+    net.module.train()
+    net.module.head.weight.requires_grad_(False)
+    state = {key: value.clone() for key, value in net.module.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    images, random = pictures.clone(), torch.get_rng_state()
+    torch.set_flush_denormal(False)
+    sal.attack(net, pictures, pictures.roll(1, 0), threat="delta+stadv+recolor", steps=2)
+    assert all(torch.equal(value, state[key]) for key, value in net.module.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert [parameter.requires_grad for parameter in net.module.parameters()][-2:] == [False, True]
+    assert all(parameter.grad is None for parameter in net.module.parameters())
+    assert torch.equal(pictures, images)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert (torch.full((1,), 1e-38) * 0.1).item() > 0, "denormal numbers are flushed still"
+
+
+def test_aims(net, pictures):
+    """Images, their explanation and its map are the same aim."""
+    e = sal.explain("gradient", net, pictures.roll(1, 0))
+    found = [sal.attack(net, pictures, aim, steps=2).aim for aim in (pictures.roll(1, 0), e, e.maps.abs().sum(1))]
+    assert torch.allclose(found[0], found[1], atol=1e-6)
+    assert torch.allclose(found[0], found[2], atol=1e-6)
+    assert sal.attack(net, pictures, pictures[:1], steps=1).aim.shape == (4, 17, 19)
+
+
+def test_a_study_can_perturb_by_an_attack(net, pictures):
+    perturbation = sal.Perturbation.from_value("attack:threat=delta+stadv,steps=8")
+    assert str(perturbation) == "attack:threat=delta+stadv,steps=8"
+    view = net.using(score=net.named_score("logit"))
+    targets = torch.tensor([0, 1, 2, 3])
+    attacked = compared(sal.Gradient(), view, pictures, targets, streams(0, 4), perturbation)
+    noise = compared(sal.Gradient(), view, pictures, targets, streams(0, 4), sal.UniformNoise())
+    distances = [cosine_distance(*pair.raw) for pair in (attacked, noise)]
+    assert distances[0].mean() > 0.02
+    assert attacked.prediction_changed.shape == noise.prediction_changed.shape
+    assert dataclasses.replace(perturbation, method=sal.Gradient()).aiming(False).objective == sal.TopK()
+
+
+MISTAKES = {
+    "An attack needs the gradients of the network: give it as sal.Model(module), not BlackBox.": lambda net, x: sal.attack(sal.BlackBox(lambda images: images.mean((2, 3)).softmax(1)), x, x),
+    "The objective target_map needs something to aim at: give toward (images, maps or an explanation), or take the objective top_k or centre_of_mass.": lambda net, x: sal.attack(
+        net, x, objective="target_map"
+    ),
+    "The objective top_k aims at no map: leave toward away, or take the objective target_map.": lambda net, x: sal.attack(net, x, x, objective="top_k"),
+    "beta is one positive number, or two to grow from one to the other, not 1.0+2.0+3.0.": lambda net, x: sal.attack(net, x, x, beta=(1, 2, 3)),
+    "Each threat can be given once, not delta+delta: give one of them a larger budget.": lambda net, x: sal.attack(net, x, x, threat="delta+delta"),
+    "Unknown threat 'detla': did you mean delta?": lambda net, x: sal.attack(net, x, x, threat="detla"),
+    "An attack looks at the network and the method: use sal.attack(model, images, method=...), or name it as a perturbation in a study.": lambda net, x: sal.Attack()(x),
+    "Explanations of networks with noise in their weights cannot be attacked: attack gradient, smoothgrad or another method without weight noise.": lambda net, x: sal.attack(
+        net, x, x, method="noisegrad:weight_samples=2,weight_sigma=0.1", steps=1
+    ),
+    "The map to aim at has shape (1, 1, 3, 4): give one map, or one an image, of 17 x 19 pixels, finite and not all 0.": lambda net, x: sal.attack(net, x, torch.rand(1, 3, 4) - 0.5),
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_mistakes(sentence, net, pictures):
+    with pytest.raises(sal.InputError) as error:
+        MISTAKES[sentence](net, pictures)
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("method", ["rise:samples=4", "occlusion", "random", "smoothgrad:samples=2,base=(rise:samples=4)"])
+def test_methods_without_a_derivative_say_so(method, net, pictures):
+    with pytest.raises(sal.InputError, match=r"^The maps of .* are not differentiable, so they cannot be attacked: take gradient, "):
+        sal.attack(net, pictures, pictures.roll(1, 0), method=method, steps=1)

@@ -1,0 +1,95 @@
+"""What all threats promise, over the registry, and what each does exactly."""
+
+import pytest
+import torch
+
+from salience.core import registry, spec
+from salience.core.draws import streams
+from salience.core.errors import InputError
+from salience.core.threat import Threat, Threats, list_threats
+
+NAMES = list_threats()
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 11, 13, generator=draw(0))
+
+
+def build(name: str) -> Threat:
+    return spec.build("threat", name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestAll:
+    def test_start_changes_nothing(self, name, images):
+        threat = build(name)
+        assert (threat.apply(images, threat.start(images)) - images).abs().max() < 2e-5
+        assert threat.used(threat.start(images)).eq(0).all()
+
+    def test_projected_parameters_keep_to_the_budget_and_projecting_twice_is_once(self, name, images):
+        threat = build(name)
+        wild = 10 * threat.budget * torch.randn(threat.start(images).shape, generator=draw(1))
+        inside = threat.project(images, wild)
+        assert (threat.used(inside) <= threat.budget).all()
+        assert (threat.used(inside) > 0.9 * threat.budget).all()
+        assert torch.allclose(threat.project(images, inside), inside, atol=1e-4)
+        changed = threat.apply(images, inside)
+        assert changed.shape == images.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+
+    def test_random_change_uses_the_budget_and_depends_on_the_seed_alone(self, name, images):
+        threat = build(name)
+        found = threat.random(images, streams([3, 4, 3], 3))
+        assert (threat.used(found) <= threat.budget).all()
+        assert (threat.used(found) > 0.9 * threat.budget).all()
+        assert torch.equal(threat.random(images[1:2], streams(4, 1)), found[1:2])
+        assert not torch.equal(found[0], found[1])
+
+    def test_gradients_of_image_and_penalty_are_right(self, name):
+        """Finite differences in a random direction, in double precision."""
+        threat, images = build(name), 0.2 + 0.6 * torch.rand(1, 3, 7, 5, generator=draw(2), dtype=torch.float64)
+        start = threat.start(images).double()
+        parameters = 0.3 * threat.budget * torch.randn(start.shape, generator=draw(3), dtype=torch.float64)
+        direction = torch.randn(start.shape, generator=draw(4), dtype=torch.float64)
+        weights = torch.rand(images.shape, generator=draw(5), dtype=torch.float64)
+
+        def value(at: torch.Tensor) -> torch.Tensor:
+            return (threat.apply(images, at) * weights).sum() + threat.penalty(at).sum()
+
+        at = parameters.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(value(at), at)
+        step = 1e-6 * threat.budget
+        slope = (value(parameters + step * direction) - value(parameters - step * direction)) / (2 * step)
+        assert slope.item() == pytest.approx((gradient * direction).sum().item(), rel=2e-3)
+
+    def test_penalty_of_a_smooth_change_is_less_than_of_a_rough_one(self, name, images):
+        threat = build(name)
+        rough = threat.budget * torch.randn(threat.start(images).shape, generator=draw(6))
+        assert (threat.penalty(torch.ones_like(rough) * threat.budget) <= threat.penalty(rough)).all()
+        assert (threat.penalty(rough) > 0).all() == (threat.weight > 0)
+
+
+def test_delta_in_both_norms(images):
+    for name, size in (("delta:budget=0.1", lambda change: change.abs().amax((1, 2, 3))), ("delta:budget=0.7,norm=l2", lambda change: change.flatten(1).norm(dim=1))):
+        threat = build(name)
+        changed = threat.apply(images, threat.project(images, 5 * torch.randn(images.shape, generator=draw(1))))
+        assert (size(changed - images) <= threat.budget).all()
+        assert (size(changed - images) > 0.9 * threat.budget).all()
+
+
+def test_recolor_refuses_grey_pictures():
+    with pytest.raises(InputError, match=r"^recolor changes colours, and these images are grey: use delta or stadv\.$"):
+        build("recolor").start(torch.rand(1, 1, 4, 4))
+
+
+def test_threats_from_text_and_other_things():
+    assert Threats.from_value("(delta:budget=0.05)+stadv") == (build("delta:budget=0.05"), build("stadv"))
+    assert Threat.from_value(registry.entries("threat")["stadv"].cls) == build("stadv")
+    with pytest.raises(InputError, match=r"^A threat is a name such as 'delta', or a threat such as "):
+        Threat.from_value(3)
