@@ -147,6 +147,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _with_budgets(chosen: "Attack", text: str | None) -> tuple:
     """The threats with the budgets given."""
+    from salience.core.options import convert
+
     if text is None:
         return chosen.threat
     names = [threat.name for threat in chosen.threat]
@@ -156,7 +158,7 @@ def _with_budgets(chosen: "Attack", text: str | None) -> tuple:
     wrong = set(given) - set(names)
     if wrong:
         raise InputError(f"--budget names {', '.join(sorted(wrong))}, but the threats are {'+'.join(names)}: add it to --threat, or leave its budget out.")
-    return tuple(dataclasses.replace(threat, budget=given[threat.name]) if threat.name in given else threat for threat in chosen.threat)
+    return tuple(dataclasses.replace(threat, budget=convert(given[threat.name], float, f"{threat.name}: budget")) if threat.name in given else threat for threat in chosen.threat)
 
 
 def _aim(path: Path, model: "Model") -> Any:

@@ -1,0 +1,102 @@
+"""``salience attack`` on the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import salience as sal
+from salience import cli
+
+TINY = ("--model", "python:tiny_models:net", "--steps", "3")
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    """Run a command in a folder with two pictures: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(draw.integers(0, 256, (30, 50, 3), dtype=np.uint8)).save(f"{name}.png")
+
+    def run(*arguments):
+        code = cli.main([str(each) for each in arguments])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def objects(text: str) -> list[dict]:
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) for line in text.splitlines()]
+
+
+def test_json_files_and_picture(run):
+    code, out, err = run("attack", "a.png", *TINY, "--toward", "b.png", "--threat", "delta+stadv+recolor", "--budget", "delta=0.02,stadv=0.03", "--seed", 4, "--json")
+    assert (code, err) == (0, "")
+    (row,) = objects(out)
+    asked = "image method threat target class_kept budget distance_to_target_before distance_to_target_after distance_to_original random_distance_to_target random_distance_to_original lpips ssim steps seconds perturbed pictures"
+    assert set(asked.split()) <= set(row)
+    assert row["threat"] == "recolor+stadv:budget=0.03+delta:budget=0.02"
+    assert (row["method"], row["steps"], row["lpips"]) == ("gradient", 3, None)
+    assert all(used <= most for used, most in zip((row["budget"][name] for name in ("recolor", "stadv", "delta")), (0.06, 0.03, 0.02), strict=True))
+    with np.load(row["perturbed"], allow_pickle=False) as file:
+        image, record = file["image"], json.loads(str(file["record"]))
+    model = sal.load_model("python:tiny_models:net")
+    clean = sal.load_images(["a.png"], model).as_subclass(type(model.mean))
+    assert image.shape == clean.shape[1:]
+    assert image.dtype == np.float32
+    assert 0 <= image.min() <= image.max() <= 1
+    assert record["weights"] == model.weights_hash()
+    (picture,) = row["pictures"]
+    with Image.open(picture) as opened:
+        assert opened.width > 1000
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.attack.npz", "a.attack.png"]
+
+
+def test_without_an_aim_and_with_a_map_as_aim(run):
+    (row,) = objects(run("attack", "a.png", *TINY, "--json")[1])
+    assert row["objective"] == "top_k"
+    assert row["distance_to_target_before"] is row["distance_to_target_after"] is row["random_distance_to_target"] is None
+    assert row["random_distance_to_original"] > 0
+    assert run("explain", "b.png", *TINY[:2], "--method", "gradient", "--out", "maps")[0] == 0
+    (saved,) = Path("maps").glob("*.npz")
+    (by_map,) = objects(run("attack", "a.png", *TINY, "--toward", saved, "--json")[1])
+    (by_image,) = objects(run("attack", "a.png", *TINY, "--toward", "b.png", "--json")[1])
+    assert by_map["distance_to_target_after"] == pytest.approx(by_image["distance_to_target_after"], abs=1e-4)
+
+
+def test_several_images_and_a_table(run):
+    code, out, _ = run("attack", "a.png", "a.png", *TINY, "--toward", "b.png")
+    assert code == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a-2.attack.npz", "a-2.attack.png", "a.attack.npz", "a.attack.png"]
+    assert "Cosine distances of the map" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--budget", "0.1", "--threat", "delta+stadv"), "Error: There are 2 threats, so say whose budget it is: --budget delta=0.1,stadv=0.1."),
+        (("--budget", "stadv=0.1"), "Error: --budget names stadv, but the threats are delta: add it to --threat, or leave its budget out."),
+        (("--budget", "much"), "Error: delta: budget must be a number, not 'much'."),
+        (("--budget", "-1"), "Error: delta: budget must be above 0, not -1.0."),
+        (("--threat", "stadvv"), "Error: Unknown threat 'stadvv': did you mean stadv?"),
+        (("--objective", "target_map"), "Error: The objective target_map needs something to aim at: give toward (images, maps or an explanation), or take the objective top_k or centre_of_mass."),
+        (
+            ("--method", "rise"),
+            "Error: The maps of rise are not differentiable, so they cannot be attacked: take gradient, input_x_gradient, integrated_gradients, smoothgrad, uniformgrad, beta_smoothing or gradcam.",
+        ),
+        (("--toward", "nothing.npz"), "Error: nothing.npz holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w)."),
+        (("--steps", "0"), "Error: attack: steps must be at least 1, not 0."),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, arguments, sentence):
+    code, out, err = run("attack", "a.png", *TINY, *arguments)
+    assert (code, out, err) == (2, "", sentence + "\n")
+    assert not Path("out").exists()
+
+
+def test_list(run):
+    assert run("list", "threats")[1].split()[:1] == ["threat"]
+    assert {row["name"] for row in objects(run("list", "objectives", "--json")[1])} == {"target_map", "top_k", "centre_of_mass"}
