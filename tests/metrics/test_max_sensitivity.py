@@ -96,3 +96,15 @@ def test_memory_is_bounded_by_the_chunk(conv, photos):
     sal.measure("max_sensitivity:samples=50", conv, photos, 0, photos, explainer=spy, chunk=6)
     assert max(seen) == 6
     assert sum(seen) == 51 * 2
+
+
+def test_new_maps_explain_what_the_given_ones_do(conv, photos):
+    """Maps of the probability are compared with maps of the probability, not with the method's usual logit."""
+    ends_in_softmax = sal.Model(torch.nn.Sequential(conv.module, torch.nn.Softmax(1)), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), outputs="probabilities")
+    e = sal.explain("gradient", conv, photos, score="probability")
+    same = sal.explain("gradient", ends_in_softmax, photos)
+    found = sal.measure("max_sensitivity", conv, photos, None, e)
+    assert torch.allclose(found, sal.measure("max_sensitivity", ends_in_softmax, photos, None, same), rtol=1e-3)
+    by_function = sal.explain("gradient", conv, photos, score=lambda outputs, targets: outputs.mean(1))
+    with pytest.raises(sal.InputError, match=r"^max_sensitivity makes new maps, and <lambda>, which these maps explain, is known to your function alone: explain one of logit, "):
+        sal.measure("max_sensitivity", conv, photos, None, by_function)

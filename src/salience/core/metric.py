@@ -18,6 +18,7 @@ from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
 from salience.core.options import Options
 from salience.core.reduction import Reduction, one_channel
+from salience.core.score import SCORES
 from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
 
 REDUCTION = "how the map's channels become one: sum, abs_sum, abs_max or l2; none: one channel as it is, several by abs_sum"
@@ -70,6 +71,7 @@ class Case:
         masks: Where the object is, one boolean mask an image, in the original picture's size or the input's.
         geometry: How the input lies in the original picture, one an image.
         explainer: Makes new maps, for metrics that change the image or the model.
+        score: The score that the maps explain, where they say so; None: the explainer's own.
     """
 
     model: Classifier
@@ -81,6 +83,7 @@ class Case:
     masks: Sequence[Bool[Tensor, "_ _"]] | None = None
     geometry: Sequence[Geometry] | None = None
     explainer: Explainer | None = None
+    score: str | None = None
 
     def saliency(self, reduction: Reduction | None) -> Saliency:
         """The maps with one channel: as they are if they have one, else reduced (by default ``abs_sum``)."""
@@ -97,11 +100,11 @@ class Case:
         return torch.stack(masks).to(self.images.device)
 
     def explained(self, images: Images, targets: Targets, draws: Sequence[Stream], model: Classifier | None = None) -> Maps:
-        """New maps by the explainer, of other images or of another model, with the explainer's own score."""
+        """New maps by the explainer, of other images or of another model, of the score that the maps explain."""
         explainer, model = self.explainer, model or self.model
         if explainer is None:
             raise InputError("This metric makes new maps: give the explainer, for example explainer='gradient'.")
-        view = model.using(score=model.named_score(model.available_score(explainer.score)), progress=None)
+        view = model.using(score=model.named_score(self.score or model.available_score(explainer.score)), progress=None)
         return explainer.attribute(view, images, targets, draws).maps.detach().float()
 
 
@@ -180,8 +183,9 @@ class Metric(Options):
         geometry = getattr(images, "geometry", None)
         images = checked_images(images, model)
         sources = streams(seed, len(images))
-        explained = None
+        explained = own_score = None
         if isinstance(maps, Explanation):
+            own_score = maps.score
             explained = maps.targets if targets is None else None
             explainer = maps.method if explainer is None and facts.get("needs_explainer") else explainer
             maps = maps.maps
@@ -189,6 +193,8 @@ class Metric(Options):
             raise InputError(f"{self.name} compares maps with where the object is: give masks, one an image, nonzero on the object.")
         if facts.get("needs_explainer") and explainer is None:
             raise InputError(f"{self.name} makes new maps: give the explainer, for example explainer='gradient'.")
+        if facts.get("needs_explainer") and own_score not in (None, *SCORES):
+            raise InputError(f"{self.name} makes new maps, and {own_score}, which these maps explain, is known to your function alone: explain one of {', '.join(SCORES)}.")
         checked = _checked_maps(maps, images)
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
         with torch.inference_mode(False), model.frozen():
@@ -203,6 +209,7 @@ class Metric(Options):
                 None if masks is None else _checked_masks(masks, images, geometry),
                 geometry,
                 None if explainer is None else Explainer.from_value(explainer),
+                own_score,
             )
             found = self.judge(case)
         bad = (~torch.isfinite(found.values)).nonzero()
