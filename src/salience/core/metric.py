@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
@@ -112,6 +112,7 @@ class Metric(Options):
     """Base of all metrics. A metric is a frozen dataclass with a docstring and `judge`."""
 
     kind = "metric"
+    examples = ("deletion", "sal.Deletion(steps=28)")
     own_score: ClassVar[str] = "probability"
 
     def judge(self, case: Case) -> Judgement:
@@ -124,21 +125,6 @@ class Metric(Options):
             One number an image, never a mean over images.
         """
         raise NotImplementedError
-
-    @classmethod
-    def from_value(cls, value: object) -> "Metric":
-        """A metric from a specification, a metric, or its class.
-
-        Raises:
-            InputError: If it is none of these.
-        """
-        if isinstance(value, Metric):
-            return value
-        if isinstance(value, str):
-            return spec.build("metric", value)
-        if isinstance(value, type) and issubclass(value, Metric):
-            return value()
-        raise InputError(f"A metric is a name such as 'deletion', or a metric such as sal.Deletion(steps=28), not {type(value).__name__}.")
 
     def __call__(
         self,

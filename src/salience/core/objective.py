@@ -4,8 +4,6 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from salience.core import spec
-from salience.core.errors import InputError
 from salience.core.options import Options
 from salience.core.types import Maps, PerImage, Saliency
 
@@ -14,6 +12,7 @@ class Objective(Options):
     """Base of all objectives: a frozen dataclass with a docstring and `loss`. One that needs a map to aim at is registered with ``targeted=True``."""
 
     kind = "objective"
+    examples = ("top_k", "sal.TopK(share=0.05)")
 
     @abstractmethod
     def loss(self, maps: Saliency, clean: Saliency, aim: Saliency | None) -> PerImage:
@@ -24,21 +23,6 @@ class Objective(Options):
             clean: Those of the image as it was.
             aim: Those of the map to aim at, if there is one.
         """
-
-    @classmethod
-    def from_value(cls, value: object) -> "Objective":
-        """An objective from a specification, an objective, or its class.
-
-        Raises:
-            InputError: If it is none of these.
-        """
-        if isinstance(value, Objective):
-            return value
-        if isinstance(value, str):
-            return spec.build("objective", value)
-        if isinstance(value, type) and issubclass(value, Objective):
-            return value()
-        raise InputError(f"An objective is a name such as 'top_k', or an objective such as sal.TopK(share=0.05), not {type(value).__name__}.")
 
 
 def shares(maps: Maps) -> Saliency:

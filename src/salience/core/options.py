@@ -8,10 +8,12 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from salience.core import registry
 from salience.core.errors import InputError, unknown
+
+T = TypeVar("T", bound="Options")
 
 
 def option(default: Any, help: str, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None) -> Any:
@@ -32,9 +34,15 @@ def option(default: Any, help: str, *, at_least: float | None = None, above: flo
 
 @dataclass(frozen=True)
 class Options:
-    """Base of everything that is registered: checks its fields, prints as its own specification."""
+    """Base of everything that is registered: checks its fields, prints as its own specification.
+
+    Attributes:
+        kind: What it is, as the registry calls it.
+        examples: A name and an object of this kind, for messages.
+    """
 
     kind: ClassVar[str]
+    examples: ClassVar[tuple[str, str]]
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -42,6 +50,25 @@ class Options:
             value = convert(getattr(self, field.name), hints[field.name], f"{self.name}: {field.name}")
             _check_range(value, field, f"{self.name}: {field.name}")
             object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def from_value(cls: type[T], value: object) -> T:
+        """One of this kind from a specification, an object, or its class.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        from salience.core import spec  # reads specifications into options
+
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return spec.build(cls.kind, value)
+        if isinstance(value, type) and issubclass(value, cls):
+            return value()
+        article = "An" if cls.kind[0] in "aeiou" else "A"
+        name, example = cls.examples
+        raise InputError(f"{article} {cls.kind} is a name such as {name!r}, or {article.lower()} {cls.kind} such as {example}, not {type(value).__name__}.")
 
     @property
     def name(self) -> str:

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
-from salience.core.errors import InputError
 from salience.core.options import Options
 from salience.core.types import Images, Maps, Targets
 
@@ -23,6 +22,7 @@ class Perturbation(Options):
     """
 
     kind = "perturbation"
+    examples = ("gaussian_blur", "sal.GaussianNoise(sigma=0.1)")
 
     def apply(self, images: Images, streams: Sequence[Stream]) -> Images:
         """The perturbed images.
@@ -69,21 +69,6 @@ class Perturbation(Options):
             seed: One int for all images (they share their draw), or one an image.
         """
         return self.apply(images, streams(seed, len(images)))
-
-    @classmethod
-    def from_value(cls, value: object) -> "Perturbation":
-        """A perturbation from a specification, a perturbation, or its class.
-
-        Raises:
-            InputError: If it is none of these.
-        """
-        if isinstance(value, Perturbation):
-            return value
-        if isinstance(value, str):
-            return spec.build("perturbation", value)
-        if isinstance(value, type) and issubclass(value, Perturbation):
-            return value()
-        raise InputError(f"A perturbation is a name such as 'gaussian_blur', or a perturbation such as sal.GaussianNoise(sigma=0.1), not {type(value).__name__}.")
 
 
 def list_perturbations() -> list[str]:

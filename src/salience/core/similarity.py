@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.core.metric import UndefinedError
@@ -21,6 +21,7 @@ class Similarity(Options):
     """Base of all similarities. A similarity is a frozen dataclass with a docstring and `compare`."""
 
     kind = "similarity"
+    examples = ("ssim", "sal.SSIM(window=11)")
 
     def compare(self, first: Maps, second: Maps) -> PerImage:
         """How alike the pairs are.
@@ -33,21 +34,6 @@ class Similarity(Options):
             One number a pair.
         """
         raise NotImplementedError
-
-    @classmethod
-    def from_value(cls, value: object) -> "Similarity":
-        """A similarity from a specification, a similarity, or its class.
-
-        Raises:
-            InputError: If it is none of these.
-        """
-        if isinstance(value, Similarity):
-            return value
-        if isinstance(value, str):
-            return spec.build("similarity", value)
-        if isinstance(value, type) and issubclass(value, Similarity):
-            return value()
-        raise InputError(f"A similarity is a name such as 'ssim', or a similarity such as sal.SSIM(window=11), not {type(value).__name__}.")
 
     def __call__(self, first: Any, second: Any) -> PerImage:
         """Compare maps, or images, pair by pair, on the CPU.

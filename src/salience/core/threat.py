@@ -5,9 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.draws import Stream
-from salience.core.errors import InputError
 from salience.core.options import Options
 from salience.core.types import Images, PerImage
 
@@ -26,6 +25,7 @@ class Threat(Options):
     """
 
     kind = "threat"
+    examples = ("delta", "sal.Delta(budget=0.05)")
     place: ClassVar[int]
     budget: float
     rate: float
@@ -58,21 +58,6 @@ class Threat(Options):
     def used(self, parameters: Tensor) -> PerImage:
         """How much of the budget is used, in its unit."""
         return parameters.flatten(1).abs().amax(1)
-
-    @classmethod
-    def from_value(cls, value: object) -> "Threat":
-        """A threat from a specification, a threat, or its class.
-
-        Raises:
-            InputError: If it is none of these.
-        """
-        if isinstance(value, Threat):
-            return value
-        if isinstance(value, str):
-            return spec.build("threat", value)
-        if isinstance(value, type) and issubclass(value, Threat):
-            return value()
-        raise InputError(f"A threat is a name such as 'delta', or a threat such as sal.Delta(budget=0.05), not {type(value).__name__}.")
 
 
 class Threats:
