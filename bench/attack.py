@@ -1,6 +1,6 @@
 """Attacks: how far they get in 100 steps beside random changes of the same budget, and how fast a step is.
 
-python bench/attack.py              ten photographs, about half an hour on 2 cores
+python bench/attack.py              ten photographs, some minutes on 2 cores
 python bench/attack.py --steps 0    the speed alone
 """
 

@@ -211,7 +211,7 @@ class Attack(Perturbation):
                 found, parameters, history = run.made(restart, tell)
                 done += self.steps
                 kept = (view.outputs(found).argmax(1) == before[part].argmax(1)).float()
-                value = self.objective.loss(shares(judge.part(part).maps(found)), run.clean, run.aim) - 1e6 * kept  # a kept class before all
+                value = self.objective.loss(shares(judge.chooser(part).maps(found)), run.clean, run.aim) - 1e6 * kept  # a kept class before all
                 if chosen is None:
                     chosen = (found, parameters, history, value)
                 else:
@@ -254,23 +254,25 @@ class Judge:
         method: The explanation.
         targets: Class explained, (n,).
         streams: Where each image takes its randomness from.
+        draws: Name of the draws: what chooses the best of several runs must not be what judges it.
     """
 
     view: Classifier
     method: Explainer
     targets: Targets
     streams: list[Stream]
+    draws: str = "held out"
 
     def maps(self, images: Images) -> Maps:
         """The maps, on the images' device."""
         method = self.method
         if isinstance(method, MonteCarlo) and hasattr(method, "samples"):
             method = dataclasses.replace(method, samples=max(method.samples, HELD_OUT))  # type: ignore[call-arg]  # it has the field
-        return method.attribute(self.view, images.detach(), self.targets, [stream.at("held out") for stream in self.streams]).maps.detach().float()
+        return method.attribute(self.view, images.detach(), self.targets, [stream.at(self.draws) for stream in self.streams]).maps.detach().float()
 
-    def part(self, part: slice) -> "Judge":
-        """The same for some of the images."""
-        return dataclasses.replace(self, targets=self.targets[part], streams=self.streams[part])
+    def chooser(self, part: slice) -> "Judge":
+        """What chooses among runs of some of the images."""
+        return dataclasses.replace(self, targets=self.targets[part], streams=self.streams[part], draws="choice")
 
 
 @dataclass(frozen=True)
