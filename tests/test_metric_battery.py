@@ -43,6 +43,7 @@ class TestEveryMetric:
         assert found.values.shape == (2,)
         assert torch.isfinite(found.values).all()
         assert found.stderr is None or (found.stderr.shape == (2,) and (found.stderr >= 0).all())
+        assert bool(found.curves) == ("axes" in METRICS[name].facts)
         for curve in found.curves.values():
             assert curve.y.shape == (2, len(curve.x))
             assert torch.isfinite(curve.y).all()

@@ -139,6 +139,9 @@ class TestRows:
         with np.load(files[0], allow_pickle=False) as file:
             assert file["map"].shape[0] == 2
             assert file["image"].shape == (1, 3, 24, 32)
+        random = [file for file in map(np.load, files) if "stderr" in file.files]
+        assert random
+        assert all(len(file["df"]) == len(file["stderr"]) == len(file["map"]) for file in random)
 
     def test_seeds_of_pictures_differ_and_those_of_weights_are_shared(self, folder):
         study = read_study("study.yaml")

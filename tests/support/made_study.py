@@ -41,7 +41,7 @@ def maps_of(image, random):
     rng = np.random.default_rng(IMAGES.index(image))
     arrays = {"image": rng.random((1, 3, 10, 14), np.float32), "map": rng.normal(size=(2, 1 if random else 3, 10, 14)).astype(np.float32), "target": np.array([3, 3]), "seed": np.array(SEEDS)}
     with io.BytesIO() as file:
-        np.savez_compressed(file, **arrays, **({"stderr": np.full((2, 1, 10, 14), 0.25, np.float32)} if random else {}))
+        np.savez_compressed(file, **arrays, **({"stderr": np.full((2, 1, 10, 14), 0.25, np.float32), "df": np.full(2, 49.0, np.float32)} if random else {}))
         return file.getvalue()
 
 

@@ -7,7 +7,7 @@ from salience.metrics._curves import Ties, area, ranks, transition
 from salience.perturb.fills import Fill, filled
 
 
-@register("metric", "deletion", higher_is_better=False, category="faithfulness", cites="Petsiuk et al. 2018")
+@register("metric", "deletion", higher_is_better=False, category="faithfulness", axes=("share of pixels removed", "score of the class (probability)"), cites="Petsiuk et al. 2018")
 class Deletion(Metric):
     """How fast the score falls as the most salient pixels are removed: area under the curve, 0 to 1 for probabilities.
 

@@ -6,7 +6,7 @@ from salience.core.registry import register
 from salience.metrics._curves import Ties, area, box_blur, ranks, transition
 
 
-@register("metric", "insertion", higher_is_better=True, category="faithfulness", cites="Petsiuk et al. 2018")
+@register("metric", "insertion", higher_is_better=True, category="faithfulness", axes=("share of pixels shown", "score of the class (probability)"), cites="Petsiuk et al. 2018")
 class Insertion(Metric):
     """How fast the score rises as the most salient pixels of a blurred image are sharpened: area under the curve.
 

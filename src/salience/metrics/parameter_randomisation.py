@@ -15,7 +15,16 @@ from salience.perturb.randomise import Part, parts_of, randomised
 from salience.similarities.spearman import Spearman
 
 
-@register("metric", "parameter_randomisation", shares_weights=True, higher_is_better=False, category="randomisation", needs_explainer=True, cites="Adebayo et al. 2018")
+@register(
+    "metric",
+    "parameter_randomisation",
+    shares_weights=True,
+    higher_is_better=False,
+    category="randomisation",
+    needs_explainer=True,
+    axes=("share of parameters randomised", "similarity to the map of the network itself"),
+    cites="Adebayo et al. 2018",
+)
 class ParameterRandomisation(ComparesMaps):
     """How much of a map survives when the network's parameters become random, from the logits down to the image.
 

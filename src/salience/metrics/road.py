@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-@register("metric", "road", higher_is_better=False, category="faithfulness", cites="Rong et al. 2022")
+@register("metric", "road", higher_is_better=False, category="faithfulness", axes=("share of pixels removed", "score of the class (probability)"), cites="Rong et al. 2022")
 class Road(Metric):
     """The score once the most salient pixels are painted over from their surroundings: a mean, 0 to 1 for probabilities.
 

@@ -14,6 +14,7 @@ from scipy import stats
 
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
+from salience.core.registry import entries
 from salience.show.colour import error_scale
 from salience.show.overlay import FAINT, INK, drawing, number, panels, to_png
 from salience.studies.statistics import generator, per_image
@@ -26,24 +27,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1
 
 DASHES = ("-", "--", ":", "-.")
 
-AXES = {
-    "deletion": ("share of pixels removed", "score of the class (probability)"),
-    "insertion": ("share of pixels shown", "score of the class (probability)"),
-    "road": ("share of pixels removed", "score of the class (probability)"),
-    "sensitivity_n": ("share of pixels removed at once (logarithmic)", "correlation"),
-    "parameter_randomisation": ("share of parameters randomised", "similarity to the map of the network itself"),
-    "max_sensitivity": ("draw", "relative change of the map"),
-}
-"""What is on the axes of a metric's curves; of another metric they are called x and y."""
-
 RESAMPLES = 1000
 """Of the pictures, for the bands of curves."""
 
 ACROSS = 240
 """Longest side of a map in the gallery, in pixels."""
-
-TWO_ERRORS = 60.0
-"""Degrees of freedom with which a 95 % interval reaches two standard errors to each side; a study keeps no others of its maps."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ def curves(store: Store) -> list[Chart]:
 
 def _drawn_curves(metric: str, panels_of: dict[str, dict[str, list]], methods: Sequence[str]) -> matplotlib.figure.Figure:
     name = metric.partition(":")[0]
-    across, up = AXES.get(name, ("x", "y"))
+    across, up = entries("metric")[name].facts.get("axes", ("x", "y"))
     labels = {method: _wrapped(method, 32) for method in methods}
     height = max(3.2, 0.5 + 0.17 * sum(1.3 + label.count("\n") for label in labels.values()))
     figure = matplotlib.figure.Figure(figsize=(3.6 * len(panels_of) + 2.4, height), dpi=144, layout="constrained")
@@ -239,7 +227,7 @@ def _shot(method: str, arrays: dict[str, np.ndarray], at: int, target: int) -> t
     e = Explanation(
         maps=torch.from_numpy(arrays["map"][at])[None],
         stderr=stderr,
-        df=None if stderr is None else torch.tensor([TWO_ERRORS]),
+        df=None if stderr is None else torch.from_numpy(arrays["df"][at : at + 1]),
         samples=torch.zeros(1, dtype=torch.int64),
         converged=None,
         targets=torch.tensor([target]),

@@ -104,7 +104,7 @@ class _Work:
         self.result = Result(unit)
         self.key: Row = {"image": unit.image, "model": unit.model, "method": unit.method}
         self.explainer = Explainer.from_value(unit.method)
-        self.maps: dict[str, list[np.ndarray]] = {name: [] for name in ("map", "stderr", "target", "seed")}
+        self.maps: dict[str, list[np.ndarray]] = {name: [] for name in ("map", "stderr", "df", "target", "seed")}
 
     def done(self) -> Result:
         """Load the image and go through its targets and the seeds."""
@@ -219,5 +219,6 @@ class _Work:
         self.maps["map"].append(e.maps[0].numpy())
         self.maps["target"].append(np.array(target))
         self.maps["seed"].append(np.array(seed))
-        if e.stderr is not None:
+        if e.stderr is not None and e.df is not None:
             self.maps["stderr"].append(e.stderr[0].numpy())
+            self.maps["df"].append(e.df[0].numpy())
