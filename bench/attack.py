@@ -11,7 +11,8 @@ import torch
 import salience as sal
 from _photos import photographs
 from _timing import interleaved, ratio, report, spread
-from salience.attacks.attack import _Run, _without_denormals
+from salience.attacks._optimiser import descend
+from salience.attacks.attack import Problem, without_denormals
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import shares
@@ -45,8 +46,11 @@ def speed(model: sal.Model) -> None:
     targets, weights = outputs.argmax(1), torch.rand_like(images)
     aim = shares(view.gradient(images.roll(1, 0), targets))
 
+    attack = sal.Attack(steps=1).aiming(True)
+    problem = Problem(attack, view, targets, outputs.softmax(1), aim, aim, streams(0, n))
+
     def step() -> None:
-        _Run(sal.Attack(steps=1).aiming(True), view, images, targets, outputs.softmax(1), aim, aim, streams(0, n)).made(0, lambda done: None)
+        descend(attack.threats, images, [torch.zeros_like(images)], problem.loss, 1, lambda done: None)
 
     def bare() -> None:
         inputs = images.clone().requires_grad_(True)
@@ -60,7 +64,7 @@ def speed(model: sal.Model) -> None:
             (gradient,) = torch.autograd.grad(model(inputs).gather(1, targets[:, None]).sum(), inputs, create_graph=True)
         torch.autograd.grad((gradient * weights).sum(), inputs)
 
-    with model.frozen(), _without_denormals():
+    with model.frozen(), without_denormals():
         times = interleaved({"a step": step, "bare passes": bare, "the same by torch's own derivatives": torchs})
     rows = [[name, spread(seconds), spread(ratio(seconds, times["a step"]))] for name, seconds in times.items()]
     report("attack_speed", f"One step of an attack on {n} photographs at 224 px (asked for: bare passes 0.87 or more)", ["case", "seconds, median (range)", "times a step"], rows, {"seconds": times})

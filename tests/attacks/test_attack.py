@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.attacks.attack import _Run
+from salience.attacks._optimiser import penalised
+from salience.attacks.attack import Problem
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import cosine_distance, shares
@@ -57,11 +58,11 @@ def pictures():
     return torch.rand(4, 3, 17, 19, generator=torch.Generator().manual_seed(5))
 
 
-def run_of(attack: sal.Attack, model: sal.Model, images, aim) -> _Run:
+def problem_of(attack: sal.Attack, model: sal.Model, images, aim) -> Problem:
     attack = attack.aiming(aim is not None)
     outputs = model.outputs(images)
     clean = shares(attack.method.attribute(model, images, outputs.argmax(1), streams(0, len(images))).maps)
-    return _Run(attack, model, images, outputs.argmax(1), outputs.softmax(1), clean, aim, streams(0, len(images)))
+    return Problem(attack, model, outputs.argmax(1), outputs.softmax(1), clean, aim, streams(0, len(images)))
 
 
 def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
@@ -70,14 +71,14 @@ def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
     images, other = torch.rand(2, 3, 3, 2, 2, generator=torch.Generator().manual_seed(2))
     aim = shares(torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(3)))
     attack = sal.Attack(threat="delta", output_weight=0.7)
-    run = run_of(attack, model, images, aim)
+    problem = problem_of(attack, model, images, aim)
     change = (0.01 * (other - 0.5)).requires_grad_(True)
-    (found,) = torch.autograd.grad(run.loss([change], 0, 0).sum(), change)
+    (found,) = torch.autograd.grad(penalised(attack.threats, images, [change], problem.loss, 0).sum(), change)
     x = (images + change).flatten(1)
     matrices = model.module.matrices.detach()
-    maps = torch.einsum("nij,nj->ni", matrices[run.targets], x).view(3, 3, 2, 2)
+    maps = torch.einsum("nij,nj->ni", matrices[problem.targets], x).view(3, 3, 2, 2)
     scores = torch.einsum("ni,kij,nj->nk", x, matrices, x) / 2
-    loss = 4 * (shares(maps) - aim).square().sum((1, 2)) + 0.7 * (scores.softmax(1) - run.probabilities).square().sum(1)
+    loss = 4 * (shares(maps) - aim).square().sum((1, 2)) + 0.7 * (scores.softmax(1) - problem.probabilities).square().sum(1)
     (expected,) = torch.autograd.grad(loss.sum(), change)
     assert expected.abs().max() > 1e-3
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -175,9 +176,9 @@ def test_restarts_never_do_worse(net, pictures):
 def test_a_fixed_attack_draws_once_and_a_fresh_one_anew(net, pictures):
     losses = {}
     for fixed in (True, False):
-        run = run_of(sal.Attack(method="smoothgrad:samples=2,noise_level=0.5", fixed=fixed), net, pictures, shares(torch.rand(4, 3, 17, 19)))
+        problem = problem_of(sal.Attack(method="smoothgrad:samples=2,noise_level=0.5", fixed=fixed), net, pictures, shares(torch.rand(4, 3, 17, 19)))
         with net.frozen():
-            losses[fixed] = [run.loss([torch.zeros_like(pictures).requires_grad_(True)], step, 0).detach() for step in (0, 1)]
+            losses[fixed] = [problem.loss(pictures.clone().requires_grad_(True), step).detach() for step in (0, 1)]
     assert torch.equal(*losses[True])
     assert not torch.allclose(*losses[False])
 

@@ -1,7 +1,7 @@
 """Attacks on explanations: the map changes, the image and the prediction stay."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from salience.attacks._optimiser import Parameters, composed, descend, random_change
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
 from salience.core import registry
@@ -29,16 +30,11 @@ from salience.perturb.relu import ReplaceReLU, softplus
 from salience.similarities.lpips import LPIPS
 from salience.similarities.ssim import SSIM
 
-HALVING = 0.4
-"""What the step is multiplied by after half of the steps."""
-
 HELD_OUT = 50
 """Draws of a random method, at least, for the figures that are reported."""
 
 RANDOM_DRAWS = 20
 """Random changes of the same budget that an attack is compared with."""
-
-Parameters = list[Tensor]
 
 
 @register("perturbation", "attack", geometric=False, stochastic=False, needs_model=True, cites="Dombrowski et al. 2019")
@@ -115,7 +111,7 @@ class Attack(Perturbation):
         chosen = dataclasses.replace(self, method=explainer).aiming(False)
         _check_differentiable(explainer)
         judge = Judge(model, explainer, targets, list(streams))
-        with _without_denormals():
+        with without_denormals():
             return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None)[0]
 
     def run(self, model: Any, images: Any, toward: Any = None, targets: Target = None, *, seed: Seed = 0, random_draws: int = RANDOM_DRAWS, progress: Progress | None = None) -> "Attacked":
@@ -144,7 +140,7 @@ class Attack(Perturbation):
         images, sources = checked_images(images, model), streams(seed, len(images))
         score = model.named_score(model.available_score(self.method.score))
         view = model.using(score=score, progress=None)
-        with torch.inference_mode(False), model.frozen(), _without_denormals():
+        with torch.inference_mode(False), model.frozen(), without_denormals():
             images = images.clone()
             before = view.outputs(images)
             chosen = target_indices(targets, before, model).to(images.device)
@@ -153,7 +149,7 @@ class Attack(Perturbation):
             aim = None if toward is None else self._aim(toward, view, images, sources)
             perturbed, parameters, history = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
             maps = judge.maps(perturbed)
-            random = [self._compare(judge, self._composed(images, self._random(images, sources, draw))[0], clean, aim) for draw in range(random_draws)]
+            random = [self._compare(judge, composed(self.threats, images, random_change(self.threats, images, sources, draw))[0], clean, aim) for draw in range(random_draws)]
             after = view.outputs(perturbed)
         probabilities = [model.as_probabilities(outputs) for outputs in (before, after)]
         reached = self._compare(judge, perturbed, clean, aim, maps)
@@ -207,11 +203,13 @@ class Attack(Perturbation):
                     if progress is not None:
                         progress(done + count, len(parts) * self.restarts * self.steps)
 
-                run = _Run(self, view, images[part], judge.targets[part], view.as_probabilities(before[part]), clean[part], None if aim is None else aim[part], judge.streams[part])
-                found, parameters, history = run.made(restart, tell)
+                targets, sources, before_here = judge.targets[part], [stream.at(restart) for stream in judge.streams[part]], view.as_probabilities(before[part])
+                problem = Problem(self, view, targets, before_here, clean[part], None if aim is None else aim[part], sources)
+                first = [threat.start(images[part]) for threat in self.threats] if restart == 0 else composed(self.threats, images[part], random_change(self.threats, images[part], sources, 0))[1]
+                found, parameters, history = descend(self.threats, images[part], first, problem.loss, self.steps, tell)
                 done += self.steps
                 kept = (view.outputs(found).argmax(1) == before[part].argmax(1)).float()
-                value = self.objective.loss(shares(judge.chooser(part).maps(found)), run.clean, run.aim) - 1e6 * kept  # a kept class before all
+                value = self.objective.loss(shares(judge.chooser(part).maps(found)), problem.clean, problem.aim) - 1e6 * kept  # a kept class before all
                 if chosen is None:
                     chosen = (found, parameters, history, value)
                 else:
@@ -231,18 +229,6 @@ class Attack(Perturbation):
         found = shares(judge.maps(perturbed) if maps is None else maps)
         distances = {"original": cosine_distance(found, shares(clean))}
         return distances if aim is None else distances | {"target": cosine_distance(found, aim)}
-
-    def _composed(self, images: Images, parameters: Parameters) -> tuple[Images, Parameters]:
-        """The images after all threats, each projected to its budget, and the projected parameters."""
-        kept = []
-        for threat, values in zip(self.threats, parameters, strict=True):
-            kept.append(threat.project(images, values))
-            images = threat.apply(images, kept[-1])
-        return images, kept
-
-    def _random(self, images: Images, sources: list[Stream], draw: int) -> Parameters:
-        """Random parameters that use every threat's budget."""
-        return [threat.random(images, [stream.at("random change", draw) for stream in sources]) for threat in self.threats]
 
 
 @dataclass(frozen=True)
@@ -276,61 +262,42 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One optimisation of a few images that go through the network together."""
+class Problem:
+    """What is made small for a few images that go through the network together.
+
+    Attributes:
+        attack: Its options.
+        view: The network, with the score bound.
+        targets: Class explained, (n,).
+        probabilities: Those of the images as they are, (n, k).
+        clean: Shares of their maps.
+        aim: Shares of the maps aimed at, if there are any.
+        streams: Where each image takes its randomness from.
+    """
 
     attack: Attack
     view: Classifier
-    images: Images
     targets: Targets
     probabilities: Tensor
     clean: Saliency
     aim: Saliency | None
     streams: list[Stream]
 
-    def made(self, restart: int, tell: Callable[[int], None]) -> tuple[Images, Parameters, Tensor]:
-        """The last image, its parameters, and the loss before every step, (steps, n)."""
-        attack, threats = self.attack, self.attack.threats
-        start = [threat.start(self.images) for threat in threats] if restart == 0 else attack._composed(self.images, attack._random(self.images, self.streams, -restart))[1]
-        parameters = [values.clone().requires_grad_(True) for values in start]
-        optimiser = torch.optim.Adam([{"params": [values], "lr": threat.step(self.images)} for threat, values in zip(threats, parameters, strict=True)])
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [max(attack.steps // 2, 1)], HALVING)
-        history = []
-        for step in range(attack.steps):
-            loss = self.loss(parameters, step, restart)
-            for values, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
-                values.grad = gradient.nan_to_num(0, 0, 0)
-            optimiser.step()
-            schedule.step()
-            with torch.no_grad():
-                for values, inside in zip(parameters, attack._composed(self.images, parameters)[1], strict=True):
-                    values.copy_(inside)
-            history.append(loss.detach().cpu())
-            tell(step + 1)
-        final = [values.detach() for values in parameters]
-        return attack._composed(self.images, final)[0], final, torch.stack(history)
-
-    def loss(self, parameters: Parameters, step: int, restart: int) -> PerImage:
-        """What is made small, for each image, differentiable in the parameters."""
-        attack, images = self.attack, self.images
-        assert attack.objective is not None
-        with torch.enable_grad():
-            for threat, values in zip(attack.threats, parameters, strict=True):
-                images = threat.apply(images, values)
-            view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
-            own = [stream.at("attack", *((0, 0) if attack.fixed else (restart, step))) for stream in self.streams]
-            with ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, self.beta(step))):
-                made = attack.method.attribute(view, images, self.targets, own)
-                outputs = made.outputs if (made.outputs is not None and made.outputs.requires_grad) or not attack.output_weight else view(images)  # type: ignore[operator]  # a Model
-            if not made.maps.requires_grad:
-                raise _not_differentiable(attack.method)
-            loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
-            if attack.output_weight:
-                loss = loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities).square().sum(1)
-            for threat, values in zip(attack.threats, parameters, strict=True):
-                if threat.weight:
-                    loss = loss + threat.weight * threat.penalty(values)
-        return loss
+    def loss(self, images: Images, step: int) -> PerImage:
+        """The objective on the maps of the smoothed network, and the change of the probabilities."""
+        attack = self.attack
+        assert attack.objective is not None  # chosen by `aiming`
+        view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
+        own = [stream.at("attack", 0 if attack.fixed else step) for stream in self.streams]
+        with ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, self.beta(step))):
+            made = attack.method.attribute(view, images, self.targets, own)
+            outputs = made.outputs if (made.outputs is not None and made.outputs.requires_grad) or not attack.output_weight else view(images)  # type: ignore[operator]  # a Model
+        if not made.maps.requires_grad:
+            raise _not_differentiable(attack.method)
+        loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
+        if not attack.output_weight:
+            return loss
+        return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities).square().sum(1)
 
     def beta(self, step: int) -> float:
         """The sharpness in this step: constant, or growing geometrically."""
@@ -451,7 +418,7 @@ def _check_differentiable(method: Explainer) -> None:
 
 
 @contextmanager
-def _without_denormals() -> Iterator[None]:
+def without_denormals() -> Iterator[None]:
     """Numbers too small for the usual form count as 0 inside: with them softplus is several times slower."""
     flushed = (torch.full((1,), torch.finfo(torch.float32).tiny) / 2).item() == 0
     torch.set_flush_denormal(True)

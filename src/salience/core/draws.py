@@ -93,7 +93,11 @@ def streams(seed: Seed, n: int) -> list[Stream]:
 
 def in_threads(make: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
     """`make` of each number, in as many threads as torch uses: NumPy's generators run side by side."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    numbers = list(numbers)
+    threads = min(torch.get_num_threads(), len(numbers))
+    if threads < 2:
+        return [make(number) for number in numbers]
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(make, numbers))
 
 
