@@ -52,6 +52,12 @@ def transformer(size: tuple[int, int] = (16, 24)) -> nn.Module:
     return net
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's own cache."""
+    monkeypatch.setenv("SALIENCE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def conv():
     model = sal.Model(conv_net(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), labels=["ant", "bee", "cat", "dog", "eel"], name="conv")

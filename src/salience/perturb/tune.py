@@ -1,15 +1,97 @@
-"""The level of weight noise at which a network begins to lose its classes."""
+"""The level of noise, in the weights or in the image, at which a network begins to lose its classes.
+
+What `salience tune` found is kept in files, so that ``weight_sigma=auto`` need not search again.
+"""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from salience.core.classifier import Classifier
-from salience.core.draws import Stream
-from salience.core.types import Images
+from salience.core.draws import Stream, in_threads
+from salience.core.files import atomic
+from salience.core.types import Images, Outputs
+from salience.perturb.noise import strength
 from salience.perturb.weights import WeightNoise
 
 TARGET_DROP = 0.05
 DRAWS = 20
 LARGEST = 1.0
+
+WEIGHT_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, LARGEST)
+"""Weight noise that is tried first, until the drop is reached."""
+
+SMALLEST = 1e-5
+"""Where a search downwards ends: a network that loses its classes below has lost them without noise."""
+
+UnitNoise = Callable[[Stream, Sequence[int], int], Tensor]
+"""One draw of input noise of strength 1: from a stream, for a shape, with a number."""
+
+
+class CacheWarning(UserWarning):
+    """A file of noise levels cannot be read or written; the levels are searched anew."""
+
+
+def gaussian(stream: Stream, shape: Sequence[int], draw: int) -> Tensor:
+    """Standard normal input noise, as in SmoothGrad."""
+    return stream.normal(shape, "input noise", draw)
+
+
+class Noisy:
+    """A network under noise: draw i is the same noise at every strength (common random numbers).
+
+    All images share the noise in the weights, as in the methods; each image has input noise of its own.
+
+    Args:
+        model: The network, a white box if its weights get noise; frozen by the caller.
+        images: (n, c, h, w), on the model's device.
+        seed: Seed of the draws.
+        noise: Input noise of strength 1.
+    """
+
+    def __init__(self, model: Classifier, images: Images, *, seed: int = 0, noise: UnitNoise = gaussian) -> None:
+        self.model, self.images, self.noise = model, images, noise
+        self.streams = [Stream((seed, "tune", place), (seed,)) for place in range(len(images))]
+
+    @cached_property
+    def weights(self) -> WeightNoise:
+        """Draws of weights."""
+        return WeightNoise(self.model)
+
+    def outputs(self, draw: int, weight_sigma: float, noise_level: float = 0.0) -> Outputs:
+        """What the network returns in one draw, unchecked: strong noise can make scores overflow.
+
+        Args:
+            draw: Number of the draw.
+            weight_sigma: sd of the multiplicative weight noise.
+            noise_level: Strength of the input noise, as a share of each image's range.
+
+        Returns:
+            (n, k). One forward pass an image.
+        """
+        with self.weights.applied(self.streams[0], draw, weight_sigma) if weight_sigma else nullcontext(), torch.no_grad():
+            return torch.cat([self.model._forward(self._noisy(part, draw, noise_level)) for part in self.model.chunks(self.images)])
+
+    def _noisy(self, part: slice, draw: int, level: float) -> Images:
+        images = self.images[part]
+        if not level:
+            return images
+        chosen = self.streams[part]
+        drawn = torch.stack(in_threads(lambda place: self.noise(chosen[place], images.shape[1:], draw), range(len(chosen))))
+        return torch.addcmul(images, strength(images, level, None), drawn.to(images.device))
+
+
+def predictions(outputs: Outputs) -> Tensor:
+    """Predicted classes; a network whose scores overflow under noise predicts none (-1)."""
+    return torch.where(torch.isfinite(outputs).all(1), outputs.nan_to_num().argmax(1), -1)
 
 
 def accuracy_drop(model: Classifier, images: Images, sigma: float, *, draws: int = DRAWS, seed: int = 0) -> float:
@@ -29,26 +111,48 @@ def accuracy_drop(model: Classifier, images: Images, sigma: float, *, draws: int
     """
     clean = model.outputs(images)
     labels, chance = clean.argmax(1), 1 / clean.shape[1]
-    noise, stream = WeightNoise(model), Stream((seed,), (seed,))
-    kept = torch.zeros(())
-    for draw in range(draws):
-        with noise.applied(stream, draw, sigma):
-            kept += (_predictions(model, images) == labels).float().mean().cpu()
-    return 1 - (kept.item() / draws - chance) / (1 - chance)
+    noisy = Noisy(model, images, seed=seed)
+    kept = sum((predictions(noisy.outputs(draw, sigma)) == labels).float().mean().item() for draw in range(draws))
+    return 1 - (kept / draws - chance) / (1 - chance)
 
 
-def _predictions(model: Classifier, images: Images) -> torch.Tensor:
-    """Predicted classes; a network whose scores overflow under noise predicts none (-1)."""
-    with torch.no_grad():
-        outputs = torch.cat([model._forward(images[part]) for part in model.chunks(images)])
-    return torch.where(torch.isfinite(outputs).all(1), outputs.nan_to_num().argmax(1), -1)
+def smallest_crossing(drop: Callable[[float], float], levels: Sequence[float], *, target: float = TARGET_DROP, precision: float = 0.05) -> float | None:
+    """The smallest level at which a drop reaches the target: levels upwards, then bisection below the first that does.
+
+    A drop need not grow with the noise, so no level above the first that reaches the target is asked. A
+    crossing and its return between two neighbouring levels go unseen.
+
+    Args:
+        drop: The drop at a level; without noise it is 0.
+        levels: Tried first, upwards.
+        target: The drop that is sought.
+        precision: Relative width of the bracket at which the bisection stops. (The drop itself is no measure to stop
+            by: with few images it moves in steps.)
+
+    Returns:
+        The upper end of the last bracket, where the drop is at least `target`; None if no level reaches it.
+    """
+    low = 0.0
+    for high in levels:
+        if drop(high) >= target:
+            break
+        low = high
+    else:
+        return None
+    while high - low > precision * high and high > SMALLEST:
+        middle = (low + high) / 2
+        if drop(middle) < target:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS, precision: float = 0.05) -> float:
     """The smallest sigma at which the relative accuracy drop reaches 5 %.
 
-    Named models carry theirs, measured on many photographs. For others it is searched on the images
-    given: doubling from a small sigma until the drop is reached, then bisection.
+    Named models carry theirs, measured on many photographs; for others it is what `salience tune` last found for
+    the same weights. Where neither is known it is searched on the images given, and not kept: they may be few.
 
     Args:
         model: A white box.
@@ -63,15 +167,81 @@ def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS,
     """
     if model.weight_sigma is not None:
         return model.weight_sigma
-    low, high = 0.0, 0.005
-    while accuracy_drop(model, images, high, draws=draws) < TARGET_DROP:
-        if high >= LARGEST:
-            return LARGEST
-        low, high = high, min(2 * high, LARGEST)
-    while high - low > precision * high:
-        middle = (low + high) / 2
-        if accuracy_drop(model, images, middle, draws=draws) < TARGET_DROP:
-            low = middle
-        else:
-            high = middle
-    return high
+    known = kept_weight_sigma(model)
+    if known is not None:
+        return known
+    found = smallest_crossing(lambda sigma: accuracy_drop(model, images, sigma, draws=draws), WEIGHT_LEVELS, precision=precision)
+    return LARGEST if found is None else found
+
+
+def cache_folder() -> Path:
+    """Where noise levels are kept: $SALIENCE_CACHE, else salience in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("SALIENCE_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salience"
+
+
+def kept(weights: str, name: str) -> dict | None:
+    """A record kept for a network; None if there is none.
+
+    One that cannot be read is said to be so, in a warning, and counts as none.
+
+    Args:
+        weights: The hash of the network's weights.
+        name: Of the record.
+    """
+    path = _path(weights, name)
+    try:
+        record = json.loads(path.read_bytes())
+        if record["weights"] != weights:
+            raise ValueError("it is about other weights")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        warn_of(path, error)
+        return None
+    return record
+
+
+def keep(weights: str, name: str, record: dict) -> None:
+    """Keep a record for a network, whole or not at all; if it cannot be written, a warning says so."""
+    path = _path(weights, name)
+    try:
+        with atomic(path) as file:
+            file.write(json.dumps({"weights": weights} | record, allow_nan=False, indent=1).encode())
+    except ValueError as error:
+        warnings.warn(f"The noise level found is not kept for next time: {error}", CacheWarning, stacklevel=1)
+
+
+def kept_weight_sigma(model: Classifier) -> float | None:
+    """The level of weight noise that `salience tune` last found for a model's weights; None if it found none."""
+    if not (cache_folder() / "tune").is_dir():
+        return None
+    weights = model.weights_hash()
+    record = None if weights is None else kept(weights, "weight_sigma")
+    if record is None:
+        return None
+    sigma = record.get("weight_sigma")
+    if isinstance(sigma, int | float) and math.isfinite(sigma) and 0 < sigma <= LARGEST:
+        return float(sigma)
+    warn_of(_path(record["weights"], "weight_sigma"), f"weight_sigma is {sigma!r}")
+    return None
+
+
+def keep_weight_sigma(weights: str, sigma: float, record: dict) -> None:
+    """Make a level what ``weight_sigma=auto`` takes for a network.
+
+    Args:
+        weights: The hash of the network's weights.
+        sigma: The level.
+        record: How it was found.
+    """
+    keep(weights, "weight_sigma", record | {"weight_sigma": sigma})
+
+
+def warn_of(path: Path | str, fault: object) -> None:
+    """Say that a file of noise levels is of no use."""
+    warnings.warn(f"The noise level kept in {path} cannot be used ({fault}), so it is searched anew: delete that file.", CacheWarning, stacklevel=1)
+
+
+def _path(weights: str, name: str) -> Path:
+    return cache_folder() / "tune" / weights[:32] / f"{name}.json"

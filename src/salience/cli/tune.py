@@ -1,0 +1,89 @@
+"""``salience tune``."""
+
+# ruff: noqa: ARG001  # --debug is read by `main`
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress, say
+
+if TYPE_CHECKING:
+    from salience.core.classifier import Classifier
+    from salience.studies.tuning import Tuning
+
+EXAMPLES = """[bold]Examples[/bold]
+
+salience tune noisegrad --model python:my_package.models:make --data photos
+
+salience tune smoothgrad --data 'folder:root=photos,labels=labels.csv,shuffle=1' --limit 100
+
+salience tune fusiongrad --data 'voc:root=VOCdevkit/VOC2007' --model python:my_package.models:make --json | jq .choices
+"""
+
+
+def tune(
+    method: Annotated[str, typer.Argument(help="A method with noise: NAME or NAME:key=value,...", metavar="METHOD", show_default=False)],
+    data: Annotated[str, typer.Option(help="A folder of pictures (in random order), or a data set: NAME:key=value,...; see salience list datasets.", metavar="D", show_default=False)],
+    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.")] = DEFAULT_MODEL,
+    limit: Annotated[int, typer.Option(help="Pictures at most.", metavar="N")] = 40,
+    draws: Annotated[int, typer.Option(help="Draws of noise at each level.", metavar="N")] = 20,
+    auc_images: Annotated[int, typer.Option("--auc-images", help="Pictures with masks on which maps are made at each level; 0: none.", metavar="N")] = 4,
+    seed: Annotated[int, typer.Option(help="Of all draws.", metavar="N")] = 0,
+    fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for tune.png and tune.json.", metavar="DIR")] = Path("out"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find how much noise a method may use on a model: the level at which accuracy drops by 5 %.
+
+    For a method with noise in the weights it is what weight_sigma=auto then takes on this model.
+
+    With the defaults EfficientNet-Lite0 needs about 2 minutes on 2 cores, 3 for fusiongrad, and where there are masks 1 more; asking again costs nothing, as the result is kept.
+    """
+    from salience.core.files import atomic
+    from salience.studies.tuning import tune as tuned
+    from salience.studies.tuning_chart import chart
+    from salience.zoo.models import load_model
+
+    if model.startswith("python:"):
+        sys.path.append(str(Path.cwd()))
+    with progress() as report:
+        report("loading the model", 0, None)
+        classifier = load_model(model, device=device)
+        found = tuned(method, classifier, data, limit=limit, draws=draws, seed=seed, auc_images=auc_images, fit=fit, report=report, announce=say)
+    record = found.record()
+    for name, content in (("tune.json", json.dumps(record, allow_nan=False, indent=1).encode()), ("tune.png", chart(found))):
+        with atomic(out / name) as file:
+            file.write(content)
+    if as_json:
+        print(json.dumps(record | {"picture": str(out / "tune.png")}, allow_nan=False))  # noqa: T201  # the output itself
+        return
+    _print(found, classifier)
+    console().print(f"The picture and all numbers are in {out / 'tune.png'} and {out / 'tune.json'}.", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print(found: "Tuning", model: "Classifier") -> None:
+    """The levels as a table, and what was found in sentences."""
+    from rich.text import Text
+
+    def shown(value: float | None, factor: float = 1, digits: int = 3) -> str:
+        return "" if value is None else f"{factor * value:.{digits}f}"
+
+    chosen = {(each.row.weight_sigma, each.row.noise_level): each.rule for each in reversed(found.choices)}
+    mapped = any(row.auc is not None for row in found.rows)
+    table = new_table("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen")
+    for row in found.rows:
+        interval = "" if row.low is None else f"{shown(row.low, 100, 1)} to {shown(row.high, 100, 1)}"
+        areas = (shown(row.auc), "" if row.auc_low is None else f"{shown(row.auc_low)} to {shown(row.auc_high)}") if mapped else ()
+        levels = (f"{row.weight_sigma:.3g}", f"{row.noise_level:.3g}")
+        table.add_row(*map(Text, (*levels, shown(row.drop, 100, 1), interval, shown(row.changed, 100, 1), *areas, chosen.get((row.weight_sigma, row.noise_level), ""))))
+    console().print(table)
+    for sentence in found.sentences():
+        console().print(sentence[0].upper() + sentence[1:], highlight=False, markup=False, soft_wrap=True)
+    if found.option == "weight_sigma" and model.weight_sigma is not None:
+        console().print(f"{model.name} carries the level {model.weight_sigma:g}, so weight_sigma=auto stays with that.", highlight=False, markup=False, soft_wrap=True)
