@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import salience as sal
+from salience.perturb.tune import keep_weight_sigma
 from salience.studies.run import merge, plan, run
 from salience.studies.store import KEY, Store
 from salience.studies.study import read_study
@@ -211,6 +212,17 @@ class TestResume:
         monkeypatch.setattr(module, "model_of", lambda *_: other)
         with pytest.raises(sal.InputError, match="the weights of python:tiny_models:net have changed"):
             run(study, "out", resume=True, limit=1)
+
+    def test_another_level_of_weight_noise_is_refused_where_a_method_takes_it(self, folder):
+        """A level that `salience tune` keeps between two parts of a study would change what its second part does."""
+        base = read_study("study.yaml").model_copy(update={"metrics": ["gini"], "perturbations": []})
+        free, taking = (base.model_copy(update={"methods": methods}) for methods in (["gradient"], ["noisegrad:weight_samples=2"]))
+        run(free, "free", limit=1)
+        run(taking, "taking", limit=1)
+        keep_weight_sigma(sal.load_model("python:tiny_models:net").weights_hash(), 0.125, {})
+        run(free, "free", resume=True, limit=1)
+        with pytest.raises(sal.InputError, match=r"the noise level known for python:tiny_models:net was None and is 0\.125 \(salience tune\)"):
+            run(taking, "taking", resume=True, limit=1)
 
     def test_the_limit_may_grow(self, folder):
         study = read_study("study.yaml")

@@ -16,6 +16,8 @@ import torch
 
 import salience
 from salience.core.errors import InputError, unknown
+from salience.core.explainer import Explainer
+from salience.perturb.tune import kept_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.store import Store
 from salience.studies.study import Study
@@ -194,16 +196,27 @@ def _fingerprint(item: Item) -> str:
 def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
     study = planned.study
     versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
-    models = {name: model_of(name, study.device, study.precision, study.chunk).weights_hash() for name in study.models}
+    networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
+    models = {name: network.weights_hash() for name, network in networks.items()}
+    tuned = any(_takes_a_level(Explainer.from_value(method)) for method in study.methods)
+    levels = {name: network.weight_sigma if network.weight_sigma is not None else kept_weight_sigma(network) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
-    return {"study": described, "models": models, "threads": threads, "shard": list(shard), "versions": versions, "images": planned.images}
+    return {"study": described, "models": models, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions, "images": planned.images}
+
+
+def _takes_a_level(explainer: Explainer) -> bool:
+    """Whether a method, or its base, takes the level of weight noise that is known for the network."""
+    base = getattr(explainer, "base", None)
+    return getattr(explainer, "weight_sigma", None) == "auto" or (isinstance(base, Explainer) and _takes_a_level(base))
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) -> None:
     """Refuse to mix two studies in one folder."""
     changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
     changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
+    levels = old.get("weight_sigma", {})
+    changes += [f"the noise level known for {name} was {levels[name]} and is {value} (salience tune)" for name, value in new["weight_sigma"].items() if levels.get(name, value) != value]
     changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value]
     shorter = [name for name in old["images"] if name not in new["images"]]
     if old["shard"] is not None and shorter:
