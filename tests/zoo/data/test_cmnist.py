@@ -43,7 +43,7 @@ def test_an_item_is_what_the_paper_says(root):
     for row in range(16):
         for column in range(16):
             for channel in range(3):
-                picture[8 + row, 8 + column, channel] = max(picture[8 + row, 8 + column, channel], ink[row, column])
+                picture[8 + row, 8 + column, channel] = ink[row, column] + (1 - ink[row, column]) * picture[8 + row, 8 + column, channel]
     picture += 0.2 * stream.generator(7, "sd").random() * stream.generator(7, "noise").standard_normal((32, 32, 3))
     assert (item.picture == np.round(np.clip(picture, 0, 1) * 255)).all()
     assert (item.name, item.labels, data.classes) == ("test-00007", (7,), list("0123456789"))
@@ -57,7 +57,7 @@ def test_the_draws_depend_on_seed_split_and_item_only(root):
     mixed = cmnist(root, noise=0, shuffle=5)
     assert all((item.picture == whole.item(int(item.name[-5:])).picture).all() for item in mixed)
     backgrounds = [item.picture[0, 0, 0] for item in whole]
-    for options in ({"position": "random"}, {"paste": "alpha"}, {"mask": "digit"}):
+    for options in ({"position": "random"}, {"paste": "max"}, {"mask": "digit"}):
         assert [item.picture[0, 31, 0] for item in cmnist(root, noise=0, **options)][:40] == [item.picture[0, 31, 0] for item in whole][:40]
     assert [item.picture[0, 0, 0] for item in cmnist(root, noise=0, seed=1)] != backgrounds
     assert cmnist(root, noise=0, split="train")[0].picture[0, 0, 0] != backgrounds[0] or cmnist(root, noise=0, split="train")[1].picture[0, 0, 0] != backgrounds[1]
@@ -93,7 +93,7 @@ def test_masks(root):
         rows, columns = np.nonzero(box)
         assert (box.sum(), np.ptp(rows), np.ptp(columns)) == (256, 15, 15)
         assert not (digit & ~box).any()
-        picture = cmnist(root, noise=0, position="random")[number].picture[..., 0]
+        picture = cmnist(root, noise=0, position="random", paste="max")[number].picture[..., 0]
         assert (digit == (picture >= 64)).all()
         assert (near == binary_dilation(digit, np.ones((7, 7), bool))).all()
     centre = cmnist(root)[0].masks[0]
