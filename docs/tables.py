@@ -6,6 +6,7 @@ site calls `on_page_markdown` through mkdocs.
 
 import dataclasses
 import inspect
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,26 @@ def metrics_table() -> str:
         needs = " and ".join(word for fact, word in (("needs_masks", "masks"), ("needs_explainer", "the method")) if entry.facts.get(fact)) or "the map"
         rows.append(f"| `{name}` | {entry.summary.rstrip('.')} | {entry.facts['category']} | {BETTER[entry.facts['higher_is_better']]} | {needs} | {entry.facts['cites']} |")
     return "\n".join(rows)
+
+
+def shipped_table() -> str:
+    """The networks that come with the package, from their cards."""
+    from salience.training.card import figure
+    from salience.zoo.models import WEIGHTS
+
+    rows = ["| name | network | recipe | test accuracy | under attack | `weight_sigma` |", "|---|---|---|---|---|---|"]
+    for path in sorted(WEIGHTS.glob("*.json")):
+        card = json.loads(path.read_text())
+        rows.append(f"| `{card['name']}` | `{card['architecture']}`, {card['weights']:,} weights | `{card['recipe']}` | {figure(card['accuracy'])} | {figure(card['pgd'])} | {card['weight_sigma']} |")
+    return "\n".join(rows)
+
+
+def shipped_notes() -> str:
+    """What the cards say in words, and the command that made each network."""
+    from salience.zoo.models import WEIGHTS
+
+    cards = [json.loads(path.read_text()) for path in sorted(WEIGHTS.glob("*.json"))]
+    return "\n".join(f"- `{card['name']}`: {card['note']}\n\n        {card['command']}\n" for card in cards)
 
 
 def in_full(kind: str) -> str:
@@ -63,6 +84,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
     for kind in registry.PACKAGES:
         markdown = markdown.replace(f"{{{{ {kind}_in_full }}}}", in_full(kind)) if f"{{{{ {kind}_in_full }}}}" in markdown else markdown
+    for name, made in (("shipped_table", shipped_table), ("shipped_notes", shipped_notes)):
+        markdown = markdown.replace(f"{{{{ {name} }}}}", made()) if f"{{{{ {name} }}}}" in markdown else markdown
     return markdown.replace("{{ methods_table }}", methods_table()).replace("{{ metrics_table }}", metrics_table())
 
 

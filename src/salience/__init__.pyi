@@ -83,6 +83,11 @@ from .similarities.mse import MSE
 from .similarities.pearson import Pearson
 from .similarities.spearman import Spearman
 from .similarities.ssim import SSIM
+from .training.architecture import Architecture, list_architectures
+from .training.loop import train
+from .training.pgd import pgd
+from .training.pictures import Pictures
+from .training.recipe import Recipe, list_recipes
 from .zoo.data.cifar10 import CIFAR10
 from .zoo.data.cmnist import CMNIST
 from .zoo.data.coco import Coco
@@ -94,6 +99,7 @@ from .zoo.data.voc import Voc
 from .zoo.datasets import Dataset, Item, list_datasets, load_dataset
 from .zoo.images import load_images
 from .zoo.models import list_models, load_model
+from .zoo.tensors import read_pictures
 
 __all__ = [
     # the main job
@@ -211,6 +217,15 @@ __all__ = [
     "MNIST",
     "Mosaic",
     "Voc",
+    # training
+    "Architecture",
+    "Pictures",
+    "Recipe",
+    "list_architectures",
+    "list_recipes",
+    "pgd",
+    "read_pictures",
+    "train",
     # other libraries
     "Captum",
     "PytorchGradCAM",

@@ -1,4 +1,4 @@
-"""The command line: ``salience explain``, ``measure``, ``audit``, ``study``, ``list`` and ``demo``, one file each.
+"""The command line: ``salience explain``, ``measure``, ``audit``, ``study``, ``train``, ``tune``, ``list`` and ``demo``, one file each.
 
 Nothing heavy is imported before a command needs it, so that ``--help`` and mistakes answer at once.
 """
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from salience import __version__
-from salience.cli import audit, demo, explain, listing, measure, study
+from salience.cli import attack, audit, demo, explain, listing, measure, study, train, tune
 from salience.cli._shared import Debug, say
 from salience.core.errors import InputError
 
@@ -26,7 +26,10 @@ app = typer.Typer(name="salience", rich_markup_mode="rich", add_completion=False
 app.command(epilog=explain.EXAMPLES, no_args_is_help=False)(explain.explain)
 app.command(epilog=measure.EXAMPLES, no_args_is_help=False)(measure.measure)
 app.command(epilog=audit.EXAMPLES, no_args_is_help=False)(audit.audit)
+app.command(epilog=attack.EXAMPLES, no_args_is_help=False)(attack.attack)
 app.add_typer(study.app, name="study")
+app.command(epilog=train.EXAMPLES, no_args_is_help=False)(train.train)
+app.command(epilog=tune.EXAMPLES, no_args_is_help=False)(tune.tune)
 app.add_typer(listing.app, name="list")
 app.command()(demo.demo)
 

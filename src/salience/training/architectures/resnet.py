@@ -1,0 +1,119 @@
+"""ResNet-18 to ResNet-101 for small images."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.registry import register
+from salience.training.architecture import Architecture
+
+
+class Block(nn.Module):
+    """A residual block: convolutions with batch norm and ReLU between them, the input added, ReLU.
+
+    Args:
+        body: The convolutions.
+        before: Channels of the input.
+        after: Channels of the output; where they or the size differ, the input goes through a convolution of 1 x 1.
+        stride: Of the block.
+    """
+
+    def __init__(self, body: nn.Module, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.body = body
+        same = before == after and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, before, h, w) to (n, after, h / stride, w / stride)."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def basic(before: int, channels: int, stride: int) -> Block:
+    """Two convolutions of 3 x 3."""
+    body = (nn.Conv2d(before, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+    return Block(nn.Sequential(*body), before, channels, stride)
+
+
+def bottleneck(before: int, channels: int, stride: int) -> Block:
+    """Convolutions of 1 x 1, 3 x 3 and 1 x 1; the last has four times the channels."""
+    first = (nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+    return Block(nn.Sequential(*first, nn.Conv2d(channels, 4 * channels, 1, bias=False), nn.BatchNorm2d(4 * channels)), before, 4 * channels, stride)
+
+
+def build(architecture: Architecture, depths: tuple[int, ...], block: Callable[[int, int, int], Block], times: int) -> nn.Module:
+    """A convolution of 3 x 3 at full resolution, four stages of blocks, the mean over the image, one linear layer."""
+    w = architecture.width
+    layers: list[nn.Module] = [nn.Conv2d(architecture.channels, w, 3, 1, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()]
+    before = w
+    for stage, depth in enumerate(depths):
+        for place in range(depth):
+            layers.append(block(before, w * 2**stage, 2 if stage and not place else 1))
+            before = times * w * 2**stage
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, architecture.classes))
+
+
+@register("architecture", "resnet18", cites="He et al. 2016")
+class ResNet18(Architecture):
+    """Eight blocks of two convolutions.
+
+    Source: He et al. (2016), "Deep residual learning for image recognition".
+
+    Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10.
+    """
+
+    depths: ClassVar = (2, 2, 2, 2)
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        return build(self, self.depths, basic, 1)
+
+
+@register("architecture", "resnet34", cites="He et al. 2016")
+class ResNet34(Architecture):
+    """Sixteen blocks of two convolutions.
+
+    Source: He et al. (2016), "Deep residual learning for image recognition".
+
+    Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10.
+    """
+
+    depths: ClassVar = (3, 4, 6, 3)
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        return build(self, self.depths, basic, 1)
+
+
+@register("architecture", "resnet50", cites="He et al. 2016")
+class ResNet50(Architecture):
+    """Sixteen blocks of three convolutions.
+
+    Source: He et al. (2016), "Deep residual learning for image recognition".
+
+    Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10; the stride is in the 3 x 3.
+    """
+
+    depths: ClassVar = (3, 4, 6, 3)
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        return build(self, self.depths, bottleneck, 4)
+
+
+@register("architecture", "resnet101", cites="He et al. 2016")
+class ResNet101(Architecture):
+    """Thirty-three blocks of three convolutions.
+
+    Source: He et al. (2016), "Deep residual learning for image recognition".
+
+    Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10; the stride is in the 3 x 3.
+    """
+
+    depths: ClassVar = (3, 4, 23, 3)
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        return build(self, self.depths, bottleneck, 4)

@@ -1,0 +1,157 @@
+"""The card of a trained network: what it was made from, how good it is, and the way back from files to a model."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.core.errors import InputError
+from salience.core.model import Model
+from salience.perturb.tune import tuned_weight_sigma
+from salience.training.architecture import Architecture
+from salience.training.folder import read_json, read_tensors
+from salience.training.pgd import EPSILON, pgd
+from salience.training.pictures import Pictures
+
+PGD_STEPS, PGD_RESTARTS = 20, 5
+TUNED_ON = 200
+"""Test pictures on which the weight noise for noisegrad is found."""
+
+RESAMPLES = 200
+
+Report = Callable[[str, int, int | None], None]
+"""Called as ``report(what, done, total)``."""
+
+
+def model_of(card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    """The network that a card describes, with its weights, in evaluation mode.
+
+    Raises:
+        InputError: If the weights do not fit.
+    """
+    module = Architecture.from_value(card["architecture"]).build()
+    load_weights(module, tensors, card["architecture"])
+    module = module.eval().to(memory_format=torch.channels_last)
+    model = Model(module, mean=card["mean"], std=card["std"], size=card["size"], labels=card["classes"])
+    model.crop_fraction = 1.0
+    model.weight_sigma = card.get("weight_sigma")
+    return model
+
+
+def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Put weights into a network, in its own memory order.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    try:
+        module.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+    except RuntimeError as error:
+        raise InputError(f"The weights do not fit {what}: give those of the same architecture and width.") from error
+
+
+def load_trained(card: Path, weights: Path) -> Model:
+    """A trained network from its card and its weights.
+
+    Raises:
+        InputError: If a file is missing, damaged, or not the one that belongs to the other.
+    """
+    found = read_json(card)
+    if found is None:
+        raise InputError(f"There is no trained network in {card.parent}: give a folder that 'salience train' wrote to its end, or finish it with --resume.")
+    tensors = read_tensors(weights)
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != found["sha256"]:
+        raise InputError(f"{weights} is not the file that {card.name} was written for: restore both.")
+    return model_of(found, tensors)
+
+
+def judged(model: Model, test: Pictures, *, attacked: int, seed: int, report: Report | None = None) -> dict[str, Any]:
+    """How good a network is on test pictures, for its card.
+
+    Args:
+        model: The network.
+        test: The test pictures.
+        attacked: How many of them, from the first on, are attacked by PGD; 0 for none.
+        seed: Seed of the attack's starts.
+        report: Told how far it is.
+
+    Returns:
+        ``accuracy`` with its 95 % interval (Wilson), or the mean average precision with a bootstrap interval where an image may have several
+        classes; ``pgd``, the accuracy under attack, or None; ``weight_sigma`` for noisegrad, or None.
+    """
+    if report is not None:
+        report("testing", 0, None)
+
+    def pixels(start: int, stop: int) -> Tensor:
+        return test.pixels(slice(start, stop)).to(model.device)
+
+    with model.frozen():
+        outputs = torch.cat([model.outputs(pixels(start, start + 1000)) for start in range(0, len(test), 1000)]).cpu()
+    if test.multilabel:
+        return {"accuracy": _mean_average_precision(outputs.numpy(), test.labels.numpy()), "pgd": None, "weight_sigma": None}
+    accuracy = {"measure": "accuracy", **share((outputs.argmax(1) == test.labels).numpy())}
+    if report is not None:
+        report("finding the weight noise", 0, None)
+    with model.frozen():
+        sigma = tuned_weight_sigma(model, pixels(0, TUNED_ON))
+    robust = None
+    if attacked:
+        told = None if report is None else partial(report, "attacking")
+        labels = test.labels[:attacked].to(model.device)
+        survived = pgd(model, pixels(0, attacked), labels, steps=PGD_STEPS, restarts=PGD_RESTARTS, seed=seed, progress=told)
+        robust = {"epsilon": round(EPSILON, 6), "steps": PGD_STEPS, "restarts": PGD_RESTARTS, **share(survived.cpu().numpy())}
+    return {"accuracy": accuracy, "pgd": robust, "weight_sigma": round(sigma, 4)}
+
+
+def share(hits: np.ndarray) -> dict[str, Any]:
+    """The share of hits and its 95 % interval by Wilson."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+    return {"value": round(float(hits.mean()), 5), "low": round(float(interval.low), 5), "high": round(float(interval.high), 5), "images": len(hits)}
+
+
+def _mean_average_precision(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Mean over the classes that are there of the average precision, and its interval over resampled images."""
+    from sklearn.metrics import average_precision_score
+
+    def mean(rows: np.ndarray) -> float:
+        there = labels[rows].any(0)
+        return float(average_precision_score(labels[rows][:, there], outputs[rows][:, there])) if there.any() else 0.0
+
+    source, n = np.random.default_rng(0), len(labels)
+    low, high = np.quantile([mean(source.integers(0, n, n)) for _ in range(RESAMPLES)], [0.025, 0.975])
+    return {"measure": "mean average precision", "value": round(mean(np.arange(n)), 5), "low": round(float(low), 5), "high": round(float(high), 5), "images": n}
+
+
+def figure(found: dict[str, Any] | None) -> str:
+    """A share with its interval, in percent."""
+    return "not measured" if found is None else f"{100 * found['value']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f}, {found['images']} images)"
+
+
+def markdown(card: dict[str, Any]) -> str:
+    """The card as a page."""
+    pgd, test = card["pgd"], card["test"]
+    attack = "" if pgd is None else f"PGD, L-infinity {pgd['epsilon'] * 255:.0f}/255, {pgd['steps']} steps, {pgd['restarts']} random starts: "
+    tested = "nothing" if test is None else f"`{test['name']}`, {test['images']} images, SHA-256 {test['sha256']}"
+    lines = [
+        f"# {card['name']}",
+        *([card["note"]] if card["note"] else []),
+        f"- Network: `{card['architecture']}`, {card['weights']:,} weights, pictures of {card['size'][0]} x {card['size'][1]}",
+        f"- Recipe: `{card['recipe']}`, seed {card['seed']}, {card['precision']}" + (f", from the weights with SHA-256 {card['start']}" if card["start"] else ""),
+        f"- Trained on: `{card['data']['name']}`, {card['data']['images']} images, SHA-256 {card['data']['sha256']}",
+        f"- Tested on: {tested}",
+        f"- {card['accuracy']['measure'].capitalize() if card['accuracy'] else 'Accuracy'}: {figure(card['accuracy'])}, with the 95 % interval",
+        f"- Under attack: {attack}{figure(pgd)}",
+        f"- Weight noise for noisegrad: {card['weight_sigma'] if card['weight_sigma'] is not None else 'not measured'}",
+        f"- Time: {card['seconds'] / 60:.1f} minutes of training with {card['threads']} thread(s)",
+        f"- Command: `{card['command'] or 'called from Python'}`",
+        f"- Versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
+        f"- Weights: SHA-256 {card['sha256']}",
+    ]
+    return "\n\n".join(lines[: 2 if card["note"] else 1]) + "\n\n" + "\n".join(lines[2 if card["note"] else 1 :]) + "\n"

@@ -1,0 +1,137 @@
+"""A training run's folder: what was asked for, how far it is, and what came out, each file whole or not there."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.core.errors import InputError
+from salience.core.files import atomic
+
+FORMAT = 1
+
+
+class Folder:
+    """``run.json`` says what is trained, ``checkpoint.safetensors`` holds all that is needed to go on, ``log.jsonl`` a line an epoch.
+
+    In the end there are ``model.safetensors``, the weights alone, and ``card.json`` and ``card.md`` about them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else may train in this folder meanwhile. The lock ends with its process, however that ends.
+
+        Raises:
+            InputError: If another process trains here, or the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(f"Another process is training in {self.path}: wait for it, or take another folder with --out.") from error
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"Cannot write to the folder {self.path}: {error.strerror}. Choose another with --out.") from error
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder; None if it is not there.
+
+        Raises:
+            InputError: If it is damaged or from a later version.
+        """
+        return read_json(self.path / name)
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a JSON file."""
+        with atomic(self.path / name) as file:
+            file.write((json.dumps({"format": FORMAT} | content, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_log(self, epochs: int) -> list[dict[str, Any]]:
+        """The log's lines of the first so many epochs."""
+        file = self.path / "log.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines[:epochs]]
+
+    def write_log(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the log."""
+        with atomic(self.path / "log.jsonl") as file:
+            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+
+    def read_checkpoint(self) -> dict[str, Tensor] | None:
+        """The tensors that `write_tensors` wrote; None before the first checkpoint."""
+        file = self.path / "checkpoint.safetensors"
+        return read_tensors(file) if file.exists() else None
+
+    def write_tensors(self, name: str, tensors: dict[str, Tensor]) -> str:
+        """Replace a file of tensors; the SHA-256 of its bytes."""
+        from safetensors.torch import save
+
+        content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        with atomic(self.path / name) as file:
+            file.write(content)
+        return hashlib.sha256(content).hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON file that `Folder.write` wrote; None if it is not there.
+
+    Raises:
+        InputError: If it is damaged or from a later version.
+    """
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_text())
+        newer = found["format"] > FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: restore it, or train in a new folder.") from error
+    if newer:
+        raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
+    return found
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: If it is not there, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): check the path.") from error
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a whole safetensors file: restore it, or train anew.") from error
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as flat tensors."""
+    found: dict[str, Tensor] = {}
+    for number, state in optimiser.state_dict()["state"].items():
+        found |= {f"optimiser.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    return found
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore what `optimiser_tensors` gave, in the memory order of the weights, on which last digits may depend."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, number, name = key.split(".", 2)
+            weight = weights[int(number)]
+            state.setdefault(int(number), {})[name] = torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

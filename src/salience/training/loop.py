@@ -1,0 +1,292 @@
+"""The one loop that trains every architecture by every recipe, and can be killed at any time."""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import salience
+from salience.core.draws import Stream
+from salience.core.errors import InputError
+from salience.core.files import atomic
+from salience.core.model import Model
+from salience.training.architecture import Architecture
+from salience.training.augmentation import DRAWS
+from salience.training.card import Report, judged, load_weights, markdown
+from salience.training.curves import learning_curves
+from salience.training.folder import Folder, load_optimiser, optimiser_tensors, read_json, read_tensors
+from salience.training.pictures import Pictures
+from salience.training.recipe import Recipe
+
+CHECKPOINT_SECONDS = 300.0
+"""Besides the end of every epoch, the state is kept about this often."""
+
+GLANCE = 2000
+"""Test pictures judged after every epoch, for the learning curve; they are spread over all."""
+
+
+class Trainer:
+    """A network, its optimiser and its place in the plan: epoch and step.
+
+    The order of the pictures is keyed by seed and epoch, what is drawn for a picture by seed, epoch and picture, and what a
+    recipe draws by seed, epoch and step. So a step depends on nothing but the state before it.
+
+    Args:
+        recipe: What is done.
+        model: The network.
+        data: The training pictures.
+        seed: Of everything that is drawn.
+    """
+
+    def __init__(self, recipe: Recipe, model: Model, data: Pictures, seed: int) -> None:
+        self.recipe, self.model, self.data = recipe, model, data
+        self.stream = Stream((seed,), (seed,)).at("training")
+        self.optimiser = recipe.optimiser(model.module.parameters())
+        self.steps = math.ceil(len(data) / recipe.batch)
+        self.epoch, self.step = 0, 0
+        self.loss, self.seconds = 0.0, 0.0
+
+    def run_epoch(self) -> Iterator[None]:
+        """The steps that are left of the epoch, one at a time; then the next epoch is to come."""
+        order = torch.from_numpy(self.stream.generator("order", self.epoch).permutation(len(self.data)))
+        draws = self.stream.uniform((len(self.data), DRAWS), "augment", self.epoch)
+        batches = order.tensor_split(self.steps)
+        while self.step < self.steps:
+            begun = time.perf_counter()
+            rows = batches[self.step]
+            images = self.recipe.augmented(self.data.images[rows], draws[rows])
+            self.loss += self._take_step(images.to(self.model.device), self.data.labels[rows].to(self.model.device))
+            self.step += 1
+            self.seconds += time.perf_counter() - begun
+            yield
+        self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
+
+    def _take_step(self, images: Tensor, labels: Tensor) -> float:
+        stream = self.stream.at(self.epoch, self.step)
+        torch.manual_seed(int(stream.generator("torch").integers(2**31)))  # for dropout
+        rate = self.recipe.rate_at((self.epoch * self.steps + self.step) / (self.recipe.epochs * self.steps))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.recipe.loss(self.model, images, labels, epoch=self.epoch, stream=stream)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise InputError(f"The loss is {value} in step {self.step + 1} of epoch {self.epoch + 1}: lower the rate of the recipe.")
+        loss.backward()
+        self.optimiser.step()
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs, as tensors."""
+        place = {"epoch": self.epoch, "step": self.step, "loss": self.loss, "seconds": self.seconds}
+        net = {f"net.{key}": value for key, value in self.model.module.state_dict().items()}
+        return net | optimiser_tensors(self.optimiser) | {f"place.{key}": torch.tensor(value, dtype=torch.float64) for key, value in place.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to the state that was kept."""
+        load_weights(self.model.module, {key.removeprefix("net."): value for key, value in tensors.items() if key.startswith("net.")}, "the checkpoint's network")
+        load_optimiser(self.optimiser, tensors)
+        self.epoch, self.step = int(tensors["place.epoch"]), int(tensors["place.step"])
+        self.loss, self.seconds = float(tensors["place.loss"]), float(tensors["place.seconds"])
+
+
+def train(
+    recipe: str | Recipe,
+    architecture: str | Architecture,
+    data: Pictures,
+    out: str | Path,
+    *,
+    test: Pictures | None = None,
+    seed: int = 0,
+    start: str | Path | None = None,
+    precision: str = "float32",
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    attacked: int = 1000,
+    note: str = "",
+    command: str = "",
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train a network, or go on where it was interrupted.
+
+    Args:
+        recipe: What is done, such as ``"adversarial:steps=1,epochs=15"``.
+        architecture: What is trained, such as ``"resnet9:width=16"``; its classes come from the data.
+        data: The training pictures.
+        out: The folder for everything; `load_model` takes it as ``trained:FOLDER``.
+        test: The test pictures; None leaves the network unjudged.
+        seed: Of everything that is drawn.
+        start: A trained folder, or a safetensors file of weights, to begin with.
+        precision: ``float32``, or ``bfloat16`` (autocast) for speed.
+        device: For example ``cpu`` or ``cuda``.
+        threads: Threads of the processor; None takes those the run began with, or torch's own number.
+        resume: Continue the run that the folder holds.
+        attacked: Test pictures that are attacked for the card; 0 for none.
+        note: A sentence for the card.
+        command: The command line, for the card.
+        report: Told how far it is.
+
+    Returns:
+        The card: what the network was made from and how good it is.
+
+    Raises:
+        InputError: If the folder holds a run and `resume` is not set, or another run; or recipe, architecture, start and data do not fit together.
+    """
+    recipe, architecture = Recipe.from_value(recipe), Architecture.from_value(architecture)
+    architecture = _with_classes(architecture, data)
+    _check(recipe, data, test, start)
+    folder = Folder(out)
+    with folder.locked(), _threads(folder, threads) as used, torch.random.fork_rng(devices=[]):
+        old = folder.read("run.json")
+        if old is not None and not resume:
+            raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another folder with --out.")
+        first = None if start is None else _start(Path(start))
+        mean, std = data.mean_and_std() if first is None else first[1] or data.mean_and_std()
+        run = _described(recipe, architecture, data, test, seed, precision, used) | {"start": None if first is None else first[2], "mean": list(mean), "std": list(std)}
+        if old is not None:
+            _check_same(old, run, out)
+            finished = folder.read("card.json")
+            if finished is not None:
+                return {key: value for key, value in finished.items() if key != "format"}
+        folder.write("run.json", run if old is None else old)
+        model = _untrained(architecture, data, mean, std, seed, first).to_device(device).using(precision=precision, name=Path(out).name)
+        trainer = Trainer(recipe, model, data, seed)
+        kept = folder.read_checkpoint() if old is not None else None
+        if kept is not None:
+            trainer.restore(kept)
+        rows = folder.read_log(trainer.epoch)
+        _run(trainer, folder, rows, test, report)
+        sha256 = folder.write_tensors("model.safetensors", model.module.state_dict())
+        figures = {"accuracy": None, "pgd": None, "weight_sigma": None} if test is None else judged(model.using(precision="float32"), test, attacked=attacked, seed=seed, report=report)
+        card = {
+            "name": Path(out).name,
+            "note": note,
+            **run,
+            "recipe": str(recipe),
+            "weights": sum(weight.numel() for weight in model.module.parameters()),
+            "size": list(data.images.shape[2:]),
+            "classes": list(data.classes),
+            **figures,
+            "loss": rows[-1]["loss"],
+            "seconds": round(trainer.seconds, 1),
+            "command": command,
+            "sha256": sha256,
+        }
+        with atomic(folder.path / "card.md") as file:
+            file.write(markdown(card).encode())
+        folder.write("card.json", card)
+        return card
+
+
+def _untrained(architecture: Architecture, data: Pictures, mean: tuple, std: tuple, seed: int, first: tuple | None) -> Model:
+    """The network that training begins with."""
+    torch.manual_seed(int(Stream((seed,), (seed,)).generator("weights").integers(2**31)))
+    module = architecture.begin().to(memory_format=torch.channels_last)
+    if first is not None:
+        load_weights(module, first[0], str(architecture))
+    return Model(module, mean=mean, std=std, size=tuple(data.images.shape[2:]), labels=data.classes)
+
+
+def _run(trainer: Trainer, folder: Folder, rows: list[dict[str, Any]], test: Pictures | None, report: Report | None) -> None:
+    """Train to the end of the plan, keeping the state, the log and the curves."""
+    recipe, model = trainer.recipe, trainer.model
+    total, saved = recipe.epochs * trainer.steps, time.monotonic()
+    while trainer.epoch < recipe.epochs:
+        model.train()
+        number, loss = trainer.epoch, 0.0
+        for _ in trainer.run_epoch():
+            loss = trainer.loss / trainer.step
+            if report is not None:
+                report("training", number * trainer.steps + trainer.step, total)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and trainer.step < trainer.steps:
+                folder.write_tensors("checkpoint.safetensors", trainer.state())
+                saved = time.monotonic()
+        model.eval()
+        row = {"epoch": trainer.epoch, "loss": loss, "test": None if test is None or test.multilabel else _glance(model, test[:: math.ceil(len(test) / GLANCE)]), "seconds": round(trainer.seconds, 1)}
+        rows.append(row)
+        folder.write_log(rows)
+        with atomic(folder.path / "curves.png") as file:
+            file.write(learning_curves(rows))
+        folder.write_tensors("checkpoint.safetensors", trainer.state())
+        saved = time.monotonic()
+    model.eval()
+
+
+def _glance(model: Model, test: Pictures) -> float:
+    """Accuracy on a few test pictures."""
+    return round((model.outputs(test.pixels().to(model.device)).argmax(1).cpu() == test.labels).float().mean().item(), 5)
+
+
+def _with_classes(architecture: Architecture, data: Pictures) -> Architecture:
+    """The architecture for what the data hold."""
+    return dataclasses.replace(architecture, classes=len(data.classes), channels=data.images.shape[1])
+
+
+def _check(recipe: Recipe, data: Pictures, test: Pictures | None, start: str | Path | None) -> None:
+    if recipe.multilabel != data.multilabel:
+        raise InputError(f"{recipe.name} needs {'rows of 0 and 1' if recipe.multilabel else 'one class a picture'}: {'use another recipe' if recipe.multilabel else 'use the recipe multilabel'}.")
+    if recipe.pretrained and start is None:
+        raise InputError(f"{recipe.name} begins with a trained network: give its folder or its weights with --from.")
+    if test is not None and (test.classes != data.classes or test.images.shape[1:] != data.images.shape[1:] or test.multilabel != data.multilabel):
+        raise InputError("The test pictures differ from the training pictures in size or classes: give those of the same data set.")
+
+
+def _start(path: Path) -> tuple[dict[str, Tensor], tuple | None, str]:
+    """Weights to begin with, the mean and std that belong to them, and their SHA-256."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    tensors = read_tensors(file)
+    card = read_json(file.with_name("card.json")) or read_json(file.with_suffix(".json"))
+    return tensors, None if card is None else (tuple(card["mean"]), tuple(card["std"])), hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _threads(folder: Folder, threads: int | None) -> Iterator[int]:
+    """The number of threads of this run, until the block ends."""
+    before, old = torch.get_num_threads(), folder.read("run.json")
+    used = threads or (before if old is None else old["threads"])
+    if used < 1:
+        raise InputError("threads must be at least 1.")
+    torch.set_num_threads(used)
+    try:
+        yield used
+    finally:
+        torch.set_num_threads(before)
+
+
+def _described(recipe: Recipe, architecture: Architecture, data: Pictures, test: Pictures | None, seed: int, precision: str, threads: int) -> dict[str, Any]:
+    """What must not change when a run is continued."""
+    return {
+        "recipe": recipe.name,
+        "options": recipe.options(),
+        "architecture": str(architecture),
+        "data": {"name": data.name, "images": len(data), "sha256": data.sha256},
+        "test": None if test is None else {"name": test.name, "images": len(test), "sha256": test.sha256},
+        "seed": seed,
+        "precision": precision,
+        "threads": threads,
+        "versions": {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()},
+    }
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) -> None:
+    """Refuse to mix two runs in one folder."""
+    changes = [f"{key} was {old['options'].get(key)} and is {value}" for key, value in new["options"].items() if old["options"].get(key) != value] if old["recipe"] == new["recipe"] else []
+    changes += [f"the {key} was {old[key]} and is {new[key]}" for key in ("recipe", "architecture", "seed", "precision", "threads") if old[key] != new[key]]
+    changes += [f"the {'training' if key == 'data' else 'test'} pictures or their labels have changed" for key in ("data", "test") if (old[key] or {}).get("sha256") != (new[key] or {}).get("sha256")]
+    changes += ["the weights that it begins with have changed"] if old["start"] != new["start"] else []
+    if changes:
+        raise InputError(f"{folder} holds another training run: {'; '.join(changes)}. Undo the change, or train in a new folder.")
+    if old["versions"] != new["versions"]:
+        parts = ", ".join(f"{name} {old['versions'].get(name)} then, {value} now" for name, value in new["versions"].items() if old["versions"].get(name) != value)
+        warnings.warn(f"The run began with other versions ({parts}): its weights may differ in the last digits.", UserWarning, stacklevel=3)

@@ -1,0 +1,196 @@
+"""The loop: what it writes, that it goes on exactly where it was killed, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from made_pictures import striped
+from PIL import Image
+from safetensors.torch import load_file
+
+import salience as sal
+from salience.training import loop
+from salience.training.folder import Folder
+from salience.training.loop import train
+from salience.training.pictures import Pictures
+
+SMALL = "standard:epochs=3,batch=32,rate=0.01,flip=true,shift=1"
+CODE = """
+import sys
+from pathlib import Path
+from made_pictures import striped
+from salience.training import loop
+loop.CHECKPOINT_SECONDS = 0.0
+told = 0
+def report(what, done, total):
+    global told
+    if what == "training" and done == int(sys.argv[3]):
+        Path(sys.argv[1] + ".there").touch()
+        import time
+        time.sleep(60)
+loop.train(sys.argv[2], "lenet", striped(96), sys.argv[1], test=striped(16), attacked=0, threads=1, precision=sys.argv[4], report=report)
+"""
+
+
+def tensors(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and its card."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    return folder, train(SMALL, "resnet9:width=4", striped(128), folder, test=striped(64, 1), attacked=8)
+
+
+def test_it_learns_and_writes_everything(finished):
+    folder, card = finished
+    assert {path.name for path in folder.iterdir()} >= {"run.json", "checkpoint.safetensors", "log.jsonl", "curves.png", "model.safetensors", "card.json", "card.md"}
+    assert card["accuracy"]["value"] > 0.9
+    assert card["accuracy"]["low"] <= card["accuracy"]["value"] <= card["accuracy"]["high"]
+    assert (card["accuracy"]["images"], card["pgd"]["images"]) == (64, 8)
+    assert json.loads((folder / "card.json").read_text()) == {"format": 1} | card
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["loss"] > rows[2]["loss"]
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.size[0] > 500
+    text = (folder / "card.md").read_text()
+    assert f"SHA-256 {card['sha256']}" in text
+    assert "resnet9:width=4,classes=4" in text
+
+
+def test_a_finished_run_is_a_model(finished):
+    folder, card = finished
+    model = sal.load_model(f"trained:{folder}")
+    test = striped(64, 1)
+    hits = (model.outputs(test.pixels()).argmax(1) == test.labels).float().mean().item()
+    assert hits == pytest.approx(card["accuracy"]["value"], abs=1e-4)
+    assert (model.size, list(model.labels), model.crop_fraction, model.weight_sigma) == ((32, 32), list(test.classes), 1.0, card["weight_sigma"])
+    assert sal.explain("gradient", model, test.pixels(slice(2))).maps.shape[-2:] == (32, 32)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished, tmp_path):
+    folder, _ = finished
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    train(SMALL, "resnet9:width=4", striped(128), tmp_path / "again")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(tensors(folder), tensors(tmp_path / "again"))
+    train(SMALL, "resnet9:width=4", striped(128), tmp_path / "other", seed=1)
+    assert not same(tensors(folder), tensors(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(("recipe", "step", "precision"), [("standard:epochs=3,batch=32,rate=0.005", 4, "float32"), ("adversarial:epochs=2,batch=32,steps=1,momentum=0.9,rate=0.01", 5, "bfloat16")])
+def test_killed_and_continued_gives_the_same_weights(tmp_path, recipe, step, precision):
+    """Killed with signal 9 after an epoch, and within one; AdamW and momentum; both precisions."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path / "killed"), recipe, str(step), precision], env=environment)
+    try:
+        waited = time.monotonic() + 60
+        while not (tmp_path / "killed.there").exists():
+            assert process.poll() is None
+            assert time.monotonic() < waited
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    folder = Folder(tmp_path / "killed")
+    assert int(folder.read_checkpoint()["place.step"]) + 3 * int(folder.read_checkpoint()["place.epoch"]) == step - 1
+    assert not (tmp_path / "killed" / "card.json").exists()
+    data, test = striped(96), striped(16)
+    train(recipe, "lenet", data, tmp_path / "killed", test=test, attacked=0, threads=1, precision=precision, resume=True)
+    train(recipe, "lenet", data, tmp_path / "whole", test=test, attacked=0, threads=1, precision=precision)
+    assert same(tensors(tmp_path / "killed"), tensors(tmp_path / "whole"))
+    first, second = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("killed", "whole"))
+    assert [json.loads(row)["loss"] for row in first] == [json.loads(row)["loss"] for row in second]
+
+
+def test_dropout_is_drawn_by_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+
+    class StopError(Exception):
+        pass
+
+    def stop(what, done, total):
+        if what == "training" and done == 2:
+            raise StopError
+
+    options = ("standard:epochs=1,batch=4,rate=0.01", "torchvision:mobilenet_v3_small", striped(12))
+    with pytest.raises(StopError):
+        train(*options, tmp_path / "stopped", report=stop)
+    train(*options, tmp_path / "stopped", resume=True)
+    train(*options, tmp_path / "whole")
+    assert same(tensors(tmp_path / "stopped"), tensors(tmp_path / "whole"))
+
+
+def test_another_run_is_refused(finished):
+    folder, card = finished
+    data, test = striped(128), striped(64, 1)
+    where = str(folder).replace("\\", "\\\\")
+    with pytest.raises(sal.InputError, match=rf"^{where} holds a training run already: continue it with --resume, or choose another folder with --out\.$"):
+        train(SMALL, "resnet9:width=4", data, folder, test=test)
+    assert train(SMALL, "resnet9:width=4", data, folder, test=test, resume=True)["sha256"] == card["sha256"]
+    for recipe, architecture, changed, seed, what in [
+        ("standard:epochs=4,batch=32,rate=0.01,flip=true,shift=1", "resnet9:width=4", data, 0, "epochs was 3 and is 4"),
+        ("adversarial", "resnet9:width=4", data, 0, "the recipe was standard and is adversarial"),
+        (SMALL, "resnet9:width=5", data, 0, "the architecture was resnet9:width=4,classes=4 and is resnet9:width=5,classes=4"),
+        (SMALL, "resnet9:width=4", striped(128, 2), 0, "the training pictures or their labels have changed"),
+        (SMALL, "resnet9:width=4", data, 7, "the seed was 0 and is 7"),
+    ]:
+        with pytest.raises(sal.InputError, match=rf"^{where} holds another training run: {what}\. Undo the change, or train in a new folder\.$"):
+            train(recipe, architecture, changed, folder, test=test, seed=seed, resume=True)
+
+
+def test_two_cannot_train_in_one_folder(tmp_path):
+    with Folder(tmp_path).locked(), pytest.raises(sal.InputError, match=r"^Another process is training in .*: wait for it, or take another folder with --out\.$"):
+        train(SMALL, "lenet", striped(8), tmp_path)
+
+
+def test_other_mistakes(tmp_path, finished):
+    folder, _ = finished
+    data = striped(16)
+    rows = Pictures(data.images, torch.ones(16, 4, dtype=torch.int64), data.classes)
+    for arguments, message in [
+        (("cure", "lenet", data, tmp_path / "a"), "cure begins with a trained network: give its folder or its weights with --from."),
+        (("multilabel", "lenet", data, tmp_path / "b"), "multilabel needs rows of 0 and 1: use another recipe."),
+        (("standard", "lenet", rows, tmp_path / "c"), "standard needs one class a picture: use the recipe multilabel."),
+    ]:
+        with pytest.raises(sal.InputError) as caught:
+            train(*arguments)
+        assert str(caught.value) == message
+    with pytest.raises(sal.InputError, match=r"^The weights do not fit lenet:classes=4: give those of the same architecture and width\.$"):
+        train("standard:epochs=1", "lenet", data, tmp_path / "d", start=folder)
+    with pytest.raises(sal.InputError, match=r"^The loss is (nan|inf) in step \d+ of epoch \d: lower the rate of the recipe\.$"):
+        train("standard:epochs=3,rate=1e30,momentum=0,drops=0", "lenet", data, tmp_path / "e")
+    with pytest.raises(sal.InputError, match=r"^There is no trained network in .*: give a folder that 'salience train' wrote to its end, or finish it with --resume\.$"):
+        sal.load_model(f"trained:{tmp_path / 'e'}")
+
+
+def test_weights_that_are_not_the_cards_are_refused(finished, tmp_path):
+    folder, _ = finished
+    for name in ("card.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    changed = bytearray((folder / "model.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(changed)
+    with pytest.raises(sal.InputError, match=r"model\.safetensors is not the file that card\.json was written for: restore both\.$"):
+        sal.load_model(f"trained:{tmp_path}")
+
+
+def test_it_begins_with_given_weights(finished, tmp_path):
+    folder, card = finished
+    made = train("standard:epochs=1,rate=1e-12", "resnet9:width=4", striped(32, 3), tmp_path, start=folder)
+    assert (made["start"], made["mean"]) == (card["sha256"], card["mean"])
+    first, second = tensors(folder), tensors(tmp_path)
+    assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first if key.endswith("weight"))
