@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := -c constraints.txt
-SOURCES := src tests bench docs studies
+SOURCES := src tests bench docs studies tools
 
 .PHONY: help install dev demo test check format docs bench bench-full readme clean
 
