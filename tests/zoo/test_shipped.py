@@ -60,7 +60,7 @@ def test_it_loads_and_can_be_explained(name):
     assert sum(weight.numel() for weight in model.module.parameters()) == card["weights"]
     assert not model.module.training
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    for method in ("gradient", "gradcam", "smoothgrad:samples=4", "noisegrad:weight_samples=4"):
+    for method in ("gradient", "gradcam", "smoothgrad:samples=4", "noisegrad:weight_samples=4,weight_sigma=0.01"):
         assert torch.isfinite(sal.explain(method, model, images).maps).all()
 
 
