@@ -8,6 +8,7 @@ A run that is finished is not repeated, so a second call only writes the cards a
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ RUNS = {
 
 JPEG = "Trained and tested on a JPEG copy of CIFAR-10: on the exact pixels it loses accuracy."
 BEHIND = "The photographs behind the digits are from a JPEG copy of CIFAR-10; the training digits are seen on three drawings of backgrounds and noise."
-CHOSEN = "Ink covers the photograph and noise is weak (paste=alpha, noise=0.02; the paper does not say): with the data set's defaults a first network stayed below 90 %."
+CHOSEN = "Ink covers the photograph and noise is weak (paste=alpha, noise=0.02; the paper does not say): with paste=max and noise=0.1 a first network stayed below 90 %."
 NOTES = {
     "cmnist-lenet": f"{BEHIND} {CHOSEN} The network is wider than the papers'.",
     "cmnist-resnet9": f"{BEHIND} {CHOSEN}",
@@ -44,6 +45,11 @@ NOTES = {
     "cifar10-adversarial": JPEG,
     "cifar10-cure": JPEG,
 }
+WHY = (
+    "The penalty looks no further than h = 3, which is 3.4/255 a pixel, and a network of width 16 saw 6,400 pictures three times: with strength 256 and h up to 8 another run "
+    "kept 7.5 % of 200 training pictures under a weaker attack, but had 44 % on the test pictures."
+)
+"""Why CURE falls short, if it does."""
 
 
 def run(name: str, data: str, out: Path) -> None:
@@ -58,13 +64,14 @@ def place(name: str, data: str, out: Path) -> None:
     """Copy one to the package, its card with what it says about robustness and without the folders of this machine."""
     text = (out / name / "card.json").read_text()
     card = json.loads(text.replace(f"root={data}", "root=DATA").replace(str(out), "OUT"))
+    card["command"] = re.sub(r" --note '.*'(?= --out )", "", card["command"])
     if name in ("cifar10-adversarial", "cifar10-cure"):
         plain, own = json.loads((out / "cifar10-standard" / "card.json").read_text())["pgd"], card["pgd"]
         passed = own["value"] - plain["value"] >= POINTS and own["low"] > plain["high"]
         if not passed and name == "cifar10-adversarial":
             raise SystemExit(f"{name} is not robust enough to ship: {own} beside {plain}.")
         gain = f"Under attack {100 * (own['value'] - plain['value']):.1f} points above the standard network, the intervals {'apart' if own['low'] > plain['high'] else 'not apart'}"
-        card["note"] += f" {gain}{'' if passed else f', where a robust network needs {100 * POINTS:.0f}: it is not called robust'}."
+        card["note"] = f"{NOTES[name]} {gain}{'.' if passed else f', where a robust network needs {100 * POINTS:.0f}: it is not called robust. {WHY}'}"
     WEIGHTS.mkdir(exist_ok=True)
     shutil.copyfile(out / name / "model.safetensors", WEIGHTS / f"{name}.safetensors")
     for ending, content in ((".json", json.dumps(card, indent=1) + "\n"), (".md", markdown(card))):
@@ -79,5 +86,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("out/shipped"))
     options = parser.parse_args()
     for chosen in options.names:
-        run(chosen, options.data, options.out)
+        if not (options.out / chosen / "card.json").exists():
+            run(chosen, options.data, options.out)
         place(chosen, options.data, options.out)

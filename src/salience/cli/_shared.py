@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from salience.show.batch import Report
 
 DEFAULT_MODEL = "efficientnet-lite0"
+MODEL_HELP = "A name of salience list models, trained:FOLDER, torchvision:NAME, timm:NAME or python:package.module:factory."
 NUMBERS = ("prob.", "samples", "rel. error", "seconds", "value", "stderr")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

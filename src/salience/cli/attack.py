@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def attack(
         Path | None, typer.Option(help="A photograph whose map, or an .npz whose map, shall be reached.", show_default="nothing: the most important pixels are emptied", metavar="IMAGE2|MAP.npz")
     ] = None,
     method: Annotated[str, typer.Option(help="The explanation under attack: NAME or NAME:key=value,...", metavar="M", rich_help_panel="What is attacked")] = "gradient",
-    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is attacked")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="What is attacked")] = DEFAULT_MODEL,
     target: Annotated[str | None, typer.Option(help="The class explained: an index or a name.", show_default="the predicted class", metavar="T", rich_help_panel="What is attacked")] = None,
     threat: Annotated[str, typer.Option(help="How the image may be changed: delta, stadv, recolor, joined by +.", metavar="T", rich_help_panel="How")] = "delta",
     budget: Annotated[

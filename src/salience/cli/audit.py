@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
 
 if TYPE_CHECKING:
     from salience.studies.audit import Finding
@@ -34,7 +34,7 @@ def audit(
     method: Annotated[
         list[str] | None, typer.Option(help="NAME or NAME:key=value,...; may be repeated.", show_default="gradient, smoothgrad, gradcam, rise", metavar="NAME", rich_help_panel="What is audited")
     ] = None,
-    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is audited")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="What is audited")] = DEFAULT_MODEL,
     target: Annotated[str | None, typer.Option(help="A class index or name.", show_default="the predicted class", metavar="T", rich_help_panel="What is audited")] = None,
     seed: Annotated[int, typer.Option(help="Of all draws.", metavar="N", rich_help_panel="How")] = 0,
     fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
 from salience.core.errors import unknown
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ salience explain cat.jpg --model python:my_package.models:make --out maps
 
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
-    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="What is explained")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="What is explained")] = DEFAULT_MODEL,
     target: Annotated[
         list[str] | None, typer.Option(help="auto (the predicted class), top3, a class index or a class name; may be repeated.", show_default="auto", metavar="T", rich_help_panel="What is explained")
     ] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def measure(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Methods that make the maps; may be repeated.", show_default=False, metavar="M", rich_help_panel="What is measured")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder with IMAGE.png or IMAGE.mask.png for each image, nonzero where the object is.", metavar="DIR", rich_help_panel="What is measured")] = None,
-    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.", rich_help_panel="How")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="How")] = DEFAULT_MODEL,
     target: Annotated[str | None, typer.Option(help="A class index or name.", show_default="that of the maps, else the predicted class", metavar="T", rich_help_panel="How")] = None,
     seed: Annotated[int, typer.Option(help="Of all draws, the maps' too.", metavar="N", rich_help_panel="How")] = 0,
     fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table, progress, say
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress, say
 
 if TYPE_CHECKING:
     from salience.core.classifier import Classifier
@@ -28,7 +28,7 @@ salience tune fusiongrad --data 'voc:root=VOCdevkit/VOC2007' --model python:my_p
 def tune(
     method: Annotated[str, typer.Argument(help="A method with noise: NAME or NAME:key=value,...", metavar="METHOD", show_default=False)],
     data: Annotated[str, typer.Option(help="A folder of pictures (in random order), or a data set: NAME:key=value,...; see salience list datasets.", metavar="D", show_default=False)],
-    model: Annotated[str, typer.Option(metavar="M", help="efficientnet-lite0, torchvision:NAME, timm:NAME or python:package.module:factory.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP)] = DEFAULT_MODEL,
     limit: Annotated[int, typer.Option(help="Pictures at most.", metavar="N")] = 40,
     draws: Annotated[int, typer.Option(help="Draws of noise at each level.", metavar="N")] = 20,
     auc_images: Annotated[int, typer.Option("--auc-images", help="Pictures with masks on which maps are made at each level; 0: none.", metavar="N")] = 4,
