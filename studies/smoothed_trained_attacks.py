@@ -1,0 +1,143 @@
+"""Smoothed explanations (2022), figure 7: attacks on gradients of networks trained plainly, with CURE and adversarially.
+
+The paper: ResNet-18, 1024 pictures of CIFAR-10, unequal budgets. Here: the three networks for CIFAR-10 that come with salience, if they are
+there, and four ResNet-32 of the authors of ReColorAdv (trained plainly, and against additive, spatial and recolouring attacks), with the
+paper's budgets, with equal ones, and at equal visible change; random changes of the same budget beside; and a stronger attack on what seems
+robust. With --full: 1024 pictures, the authors' steps; --networks names networks of the paper's size.
+"""
+
+import argparse
+import sys
+from argparse import Namespace
+
+from _attacks import (
+    ALL,
+    CIFAR,
+    COMBINED,
+    DELTA,
+    EQUAL,
+    VISIBLE,
+    Found,
+    Place,
+    Subject,
+    all_attacks,
+    bars,
+    chosen,
+    further_claims,
+    further_table,
+    measures,
+    method_text,
+    reach,
+    size_of,
+    stronger,
+    table,
+)
+from _attacks import options as attack_options
+from _common import Claim, Report, beyond, difference, main, parser
+from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures
+from _trained import options as network_options
+
+FULL = 1024
+TOGETHER = 32
+NUMBERS = "figure 7, no numbers"
+CLOSE = 0.05
+"""A difference of distances that counts as "similar"."""
+
+HARD = ((0.05, EQUAL, EQUAL), (2e-4, 1.5e-4, 1e-4))
+"""The authors' budgets of Delta and rates for adversarially trained networks."""
+
+AUTHORS = {STANDARD: ((EQUAL,) * 3, (2e-4, 1.5e-4, 1.5e-4)), CURE: ((EQUAL, 0.015, 0.015), (2e-4, 1.5e-4, 1e-4))}
+"""For the others."""
+
+
+def place_of(each: Networks, given: Namespace) -> Place:
+    """A set of networks and the pictures that all of them see rightly."""
+    subjects = [Subject(title, name, "gradient", *AUTHORS.get(title, HARD)) for title, name in each.models.items()]
+    return Place(each.title, subjects, chosen(pictures(), list(each.models.values()), given.limit), CIFAR, size_of(given, TOGETHER), given.cache)
+
+
+def claims(found: Found) -> list[Claim]:
+    """What the paper says of figure 7; it prints no numbers."""
+    title, made = found.place.title, []
+    standard, *others = found.place.subjects
+    for subject in others:
+        first, second = (found.at(each, DELTA, "after") for each in (subject, standard))
+        said = NUMBERS if subject.title in (CURE, ADVERSARIAL) else "not in the paper"
+        made += [
+            difference(f"{subject.title} resists Delta better than standard training: a larger distance to the target, the authors' budgets ({title})", said, first, second, ">"),
+            difference(
+                f"The same by the share that the distance falls by, equal budgets: {subject.title} less than standard ({title})",
+                "not in the paper",
+                found.at(subject, DELTA, "fall", EQUAL),
+                found.at(standard, DELTA, "fall", EQUAL),
+                "<",
+            ),
+        ]
+        if subject.title == CURE:
+            measure, name = ("lpips as published", "LPIPS") if "lpips" in measures(found) else ("changed", "1 - SSIM (LPIPS in the paper)")
+            for kind in COMBINED:
+                made += [
+                    beyond(
+                        f"On CURE {kind} comes as near to the target as Delta, within {CLOSE:g}, the authors' budgets ({title})",
+                        NUMBERS,
+                        lambda a, b: a - b,
+                        "<",
+                        CLOSE,
+                        found.at(subject, kind, "after"),
+                        found.at(subject, DELTA, "after"),
+                    ),
+                    difference(
+                        f"On CURE {kind} changes pictures less visibly than Delta, the authors' budgets, by {name} ({title})",
+                        NUMBERS,
+                        found.at(subject, kind, measure),
+                        found.at(subject, DELTA, measure),
+                        "<",
+                    ),
+                ]
+        else:
+            made += [
+                difference(
+                    f"{subject.title}: {kind} comes nearer to the target than Delta, the authors' budgets ({title})", said, found.at(subject, kind, "after"), found.at(subject, DELTA, "after"), "<"
+                )
+                for kind in COMBINED
+            ]
+            made.append(
+                difference(
+                    f"{subject.title}: even {ALL} does not come as near as on the network of standard training ({title})", said, found.at(subject, ALL, "after"), found.at(standard, ALL, "after"), ">"
+                )
+            )
+    return made
+
+
+def work(given: Namespace) -> None:
+    """Attack, tabulate, draw, judge."""
+    given.limit = given.limit or FULL
+    sets, missing = networks(given)
+    report = Report(given, "Smoothed explanations, figure 7: attacks on gradients of trained networks")
+    report.text(
+        f"Gradients of the labelled class. The authors' budgets of Delta: {EQUAL:g} on standard training; alone {EQUAL:g} and with other threats 0.015 on CURE; 0.05 and {EQUAL:g} on adversarial training (taken here for every network "
+        f"trained against an attack). Attacks with {EQUAL:g} throughout are shown beside. The paper prints no numbers for figure 7, and the cells of the authors' notebook that may have drawn it multiply one mean by a constant "
+        f"(LPIPS of Delta on adversarial training, 1.3) without a word, so there is nothing to compare to but what the text says. {LOSSY} {missing}".strip()
+    )
+    report.text(f"Distances before the attack differ from network to network, so read falls beside them. {VISIBLE}")
+    every: list[Claim] = []
+    for each in sets:
+        place = place_of(each, given)
+        report.text(f"{each.note} {method_text(place)}")
+        found = all_attacks(place)
+        table(report, found)
+        further_table(report, found)
+        report.picture(f"bars-{each.folder}", bars(found), f"{each.title}: distances and visible change (the paper's figure 7)")
+        report.picture(f"reach-{each.folder}", reach(found), f"{each.title}: what attacks reach against how much they change the picture")
+        every += claims(found) + further_claims(found) + stronger(found, report)
+    report.claims(every)
+    report.done()
+
+
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return network_options(attack_options(parser("smoothed_trained_attacks", __doc__, 32)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(options(), work))

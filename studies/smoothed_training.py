@@ -1,0 +1,198 @@
+"""Smoothed explanations (2022), figure 6 and tables 4 and 5: gradients of networks trained plainly, with CURE and adversarially.
+
+Rank correlation while parameters become random (figure 6), Gini index (table 4) and infidelity (table 5). The paper: ResNet-18, 1000
+pictures of CIFAR-10. Here: the three networks for CIFAR-10 that come with salience, if they are there, and four ResNet-32 of the authors of
+ReColorAdv. With --full: 1000 pictures, every layer, every square of 15 pixels; --networks names networks of the paper's size.
+"""
+
+import argparse
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import salience as sal
+from _common import Claim, Report, beyond, difference, main, mean_cell, parser, rows, table, values
+from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures
+from _trained import options as network_options
+from salience.show.overlay import drawing
+from salience.studies.store import Store
+from salience.studies.study import Data, Study
+from smoothed_cascade import steps_of
+from smoothed_gini import cell
+
+GRADIENT, CONTROL = "gradient", "random"
+FULL = 1000
+STEPS, SQUARES, SIDE = 6, 60, 15
+COLOURS = ("#1b1f24", "#2f6fb5", "#d1432b", "#e8a33d")
+SAME = 0.02
+"""A difference of Gini indices that counts as none."""
+
+GINI = {STANDARD: "0.54 ± 0.035", CURE: "0.54 ± 0.045", ADVERSARIAL: "0.71 ± 0.054"}
+INFIDELITY = {STANDARD: "5.69 ± 4.44", CURE: "0.59 ± 0.34", ADVERSARIAL: "1.56 ± 0.76"}
+SUMMED, MULTIPLIED = "the paper's: sum of the map", "Yeh et al.'s: map times picture"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one set of networks, by training.
+
+    Attributes:
+        gini: (images, seeds).
+        infidelity: By variant, then training.
+        relative: The same over that of a random map.
+        similarity: Mean rank correlation over the steps.
+        curves: (images, points).
+        right: Share of the pictures that the network classifies rightly.
+    """
+
+    gini: dict[str, np.ndarray]
+    infidelity: dict[str, dict[str, np.ndarray]]
+    relative: dict[str, dict[str, np.ndarray]]
+    similarity: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    right: dict[str, float]
+
+
+def curves(store: Store, model: str) -> np.ndarray:
+    """Rank correlations of a network's gradients with the original after each step, (images, points)."""
+    found: dict[str, list[float]] = {name: [] for name in (store.manifest or {})["images"]}
+    for row in table(store, "curves"):  # they come in the order of x
+        if row["model"] == model and row["method"] == GRADIENT and row["curve"] == "similarity":
+            found[row["image"]].append(row["y"])
+    points = max(map(len, found.values()))
+    return np.array([each or [np.nan] * points for each in found.values()])
+
+
+def measured(each: Networks, given: Namespace) -> Found:
+    """All three measures of all networks of a set."""
+    metrics = ["gini", *(str(sal.Infidelity(sides=(SIDE,), samples=None if given.full else SQUARES, multiply=multiply)) for multiply in (False, True))]
+    metrics.append(str(sal.ParameterRandomisation(steps=None if given.full else STEPS)))
+    study = Study(name="smoothed_training", models=list(each.models.values()), data=Data(**pictures(), targets="labels"), methods=[GRADIENT, CONTROL], metrics=metrics)
+    store = rows(study, given.out / each.folder, given)
+    gini, summed, multiplied, similarity = study.metrics
+
+    def of(metric: str, method: str = GRADIENT) -> dict[str, np.ndarray]:
+        return {title: values(store, method, metric, model=name) for title, name in each.models.items()}
+
+    infidelity = {SUMMED: of(summed), MULTIPLIED: of(multiplied)}
+    chance = {SUMMED: of(summed, CONTROL), MULTIPLIED: of(multiplied, CONTROL)}
+    relative = {variant: {title: infidelity[variant][title] / chance[variant][title] for title in each.models} for variant in infidelity}
+    return Found(
+        of(gini), infidelity, relative, of(similarity), {title: curves(store, name) for title, name in each.models.items()}, {title: right(name, store) for title, name in each.models.items()}
+    )
+
+
+def right(name: str, store: Store) -> float:
+    """The share of a study's pictures that a network classifies rightly."""
+    options, model = pictures(), sal.load_model(name)
+    data, wanted = sal.load_dataset(options.pop("dataset"), **options), len((store.manifest or {})["images"])
+    items = [data[place] for place in range(wanted)]
+    with model.frozen():
+        found = model.outputs(sal.load_images([item.picture for item in items], model).as_subclass(Tensor)).argmax(1)
+    return float(np.mean([int(label) in item.labels for label, item in zip(found, items, strict=True)]))
+
+
+def drawn_curves(each: Networks, found: Found, names: list[str]) -> Figure:
+    """Figure 6: mean and sd over pictures."""
+    with drawing():
+        figure = Figure(figsize=(7.5, 4.6), dpi=100)
+        axes = figure.add_subplot()
+        for (title, curve), colour in zip(found.curves.items(), COLOURS, strict=False):
+            mean, spread, at = np.nanmean(curve, 0), np.nanstd(curve, 0), np.arange(curve.shape[1])
+            axes.plot(at, mean, color=colour, marker="o", markersize=3, label=title)
+            axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", size=7)
+        axes.set_xlabel("layers random from the scores down to this one", size=8)
+        axes.set_ylim(-0.1, 1.05)
+        axes.axhline(0, color="#c8ccd0", linewidth=0.8)
+        axes.set_title(each.title, size=10, weight="bold", loc="left")
+        axes.set_ylabel("rank correlation of |gradient| with the original", size=8)
+        axes.legend(fontsize=8, frameon=False)
+        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        figure.text(0.01, 0.015, "Lines: means over pictures; bands: one standard deviation. The lower, the more the map depends on what was learned.", size=8)
+    return figure
+
+
+def claims(title: str, found: Found) -> list[Claim]:
+    """What the paper says of figure 6 and tables 4 and 5."""
+    gini, made = found.gini, []
+    made.append(difference(f"Adversarial training makes gradients sparser than standard training ({title})", "0.71 against 0.54", gini[ADVERSARIAL], gini[STANDARD], ">"))
+    if CURE in gini:
+        made.append(
+            beyond(
+                f"CURE does not make gradients sparser than standard training, by {SAME:g} or more ({title})", "0.54 against 0.54", lambda a, b: a - b, "<", SAME, *_defined(gini[CURE], gini[STANDARD])
+            )
+        )
+    for variant, each in found.infidelity.items():
+        for training, published in ((CURE, "0.59 against 5.69"), (ADVERSARIAL, "1.56 against 5.69")):
+            if training in each:
+                made.append(difference(f"{training} has a lower infidelity than standard training ({title}; {variant})", published, each[training], each[STANDARD], "<"))
+                relative = found.relative[variant]
+                made.append(
+                    difference(f"The same over the infidelity of a random map: {training} less than standard ({title}; {variant})", "not in the paper", relative[training], relative[STANDARD], "<")
+                )
+    made.append(
+        difference(
+            f"Gradients of the adversarially trained network are less sensitive to the parameters: a higher mean correlation ({title})",
+            "figure 6, no numbers",
+            found.similarity[ADVERSARIAL],
+            found.similarity[STANDARD],
+            ">",
+        )
+    )
+    return made
+
+
+def _defined(*columns: np.ndarray) -> list[np.ndarray]:
+    """The images for which all have a value."""
+    each = [column.mean(1) for column in columns]
+    kept = np.isfinite(np.stack(each)).all(0)
+    return [column[kept] for column in each]
+
+
+def work(given: Namespace) -> None:
+    """Run, tabulate, draw, judge."""
+    given.limit = given.limit or FULL
+    sets, missing = networks(given)
+    report = Report(given, "Smoothed explanations, figure 6 and tables 4 and 5: gradients of trained networks")
+    report.text(
+        f"Gradients of the labelled class, absolute values for figure 6 and the Gini index, signed for infidelity. {LOSSY} Squares of {SIDE} pixels become the mean colour, {'every one' if given.full else f'{SQUARES} drawn at random'}. "
+        f"The paper's networks are ResNet-18. {missing}".strip()
+    )
+    every: list[Claim] = []
+    for each in sets:
+        found = measured(each, given)
+        count = len(found.gini[STANDARD])
+        report.text(f"{each.title}: {each.note}")
+        cells = [[title, f"{found.right[title]:.0%}", GINI.get(title, ""), cell(found.gini[title]), mean_cell(found.similarity[title])] for title in each.models]
+        columns = ["training", "right on these pictures", "Gini index, paper", "Gini index, mean ± sd and 95 % interval", "mean rank correlation under random parameters"]
+        report.table(f"{each.title}, {count} pictures: sparseness (table 4) and sensitivity to the parameters (figure 6, no numbers printed)", columns, cells)
+        cells = [
+            [title, INFIDELITY.get(title, ""), *(text for variant in found.infidelity for text in (mean_cell(found.infidelity[variant][title]), mean_cell(found.relative[variant][title])))]
+            for title in each.models
+        ]
+        columns = ["training", "paper", *(text for variant in found.infidelity for text in (variant, "over a random map's"))]
+        report.table(f"{each.title}, {count} pictures: infidelity (table 5), mean and 95 % interval", columns, cells)
+        model = sal.load_model(each.models[STANDARD])
+        names = ["trained", *(step[-1].name for step in steps_of(model, given.full))]
+        report.picture(f"curves-{each.folder}", drawn_curves(each, found, names), f"{each.title}: rank correlation while layers become random, from the scores down (the paper's figure 6)")
+        every += claims(each.title, found)
+    report.text(
+        "Infidelity is in squared logits, and a network with small logits has a small one whatever its maps are worth: CURE and adversarial training make logits small. So each value is also divided by that of a random map of the "
+        "same picture and squares: 1 is no better than chance, 0 perfect."
+    )
+    report.claims(every)
+    report.done()
+
+
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return network_options(parser("smoothed_training", __doc__, 60))
+
+
+if __name__ == "__main__":
+    sys.exit(main(options(), work))
