@@ -45,10 +45,7 @@ SOFTER = 0.1
 """Its softplus grows from so many times the ordinary beta to that."""
 
 BETA = 100.0
-"""The paper's beta while attacking, for networks that take pictures of about unit variance."""
-
-UNIT = 0.226
-"""What such a network divides by: ImageNet's mean standard deviation."""
+"""The paper's beta while attacking, for networks that take pictures of about unit variance; `sal.Attack` makes it less for others."""
 
 Figures = dict[str, np.ndarray]
 """What attacks came to, by name, each (images,)."""
@@ -207,11 +204,6 @@ class Place:
 
 KEPT = ("perturbed", "before map", "after map", "aim map")
 """Pictures and maps that are kept where they will be drawn."""
-
-
-def attack_beta(network: sal.Model) -> float:
-    """The paper's beta in a network's own units: a softplus of beta 100 over values 57 times as large is sharper by as much, and hides the second derivatives that an attack needs."""
-    return round(BETA * float((network.std / network.value_range).mean()) / UNIT, 2)
 
 
 def options(made: argparse.ArgumentParser) -> argparse.ArgumentParser:

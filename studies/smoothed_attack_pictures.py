@@ -20,7 +20,7 @@ from _common import Report, main, parser
 from _panels import Panel, map_panel, photograph, sheet
 from _smoothed import settings
 from salience.attacks.attack import HELD_OUT
-from smoothed_attacks import beta_of, subjects
+from smoothed_attacks import subjects
 
 
 def drawn(place: Place, number: int, found: dict[tuple[str, str], Figures]) -> Figure:
@@ -54,7 +54,7 @@ def work(given: Namespace) -> None:
     given.limit = given.limit or 1
     setting = next(each for each in settings(given) if each.data["dataset"] != "cifar10")
     report = Report(given, "Smoothed explanations, figure 5: pictures of attacks")
-    place = Place(setting.title, subjects(setting), chosen(setting.data, [setting.model], given.limit), IMAGENET, size_of(given, 1), given.cache, beta_of(setting))
+    place = Place(setting.title, subjects(setting), chosen(setting.data, [setting.model], given.limit), IMAGENET, size_of(given, 1), given.cache)
     steps = "the authors' numbers of steps" if place.size.steps is None else f"{place.size.steps} steps"
     report.text(
         f"{place.title}, {len(place.pictures)} {'picture' if len(place.pictures) == 1 else 'pictures'}; {steps}, softplus of beta {place.beta:g} while attacking; each map is pushed towards that of the next picture. The authors' budgets: Delta alone 0.05 on smoothed explanations, else {EQUAL:g}. The figure in the paper has no numbers."

@@ -27,7 +27,6 @@ from _attacks import (
     Place,
     Subject,
     all_attacks,
-    attack_beta,
     bars,
     chosen,
     class_kept,
@@ -78,15 +77,8 @@ def places(given: Namespace) -> list[Place]:
         if given.only in (None, "cifar10" if small else "photographs"):
             count = given.limit * TIMES if small else given.limit
             size = size_of(given, TOGETHER.get(setting.data["dataset"], 1))
-            made.append(Place(setting.title, subjects(setting), chosen(setting.data, [setting.model], count), CIFAR if small else IMAGENET, size, given.cache, beta_of(setting)))
+            made.append(Place(setting.title, subjects(setting), chosen(setting.data, [setting.model], count), CIFAR if small else IMAGENET, size, given.cache))
     return made
-
-
-def beta_of(setting: Setting) -> float:
-    """The attack's beta for a network: SqueezeNet takes pictures from 0 to 255, for which 100 is a ReLU again."""
-    network = sal.load_model(setting.model)
-    assert isinstance(network, sal.Model)
-    return attack_beta(network)
 
 
 def survival(found: Found) -> str:

@@ -84,13 +84,6 @@ def test_the_authors_constants_become_an_attack(place, script):
     assert [threat.budget for threat in full.threats] == [0.05, 0.05]
 
 
-def test_the_attack_s_beta_is_in_the_network_s_units(script):
-    attacks = script("_attacks")
-    usual, large = sal.Model(torch.nn.Identity(), std=(0.229, 0.224, 0.225)), sal.Model(torch.nn.Identity(), mean=(104.0, 117.0, 123.0), value_range=255)
-    assert attacks.attack_beta(usual) == 100.0
-    assert attacks.attack_beta(large) == pytest.approx(100 / (0.226 * 255), abs=0.01)
-
-
 def test_what_was_attacked_once_is_read_and_is_what_the_attack_says(place, script, monkeypatch):
     attacks = script("_attacks")
     attack = place.attack(place.subjects[0], attacks.FLOW, 0.03)

@@ -8,7 +8,7 @@ from torch import nn
 
 import salience as sal
 from salience.attacks._optimiser import penalised
-from salience.attacks.attack import Problem
+from salience.attacks.attack import Problem, units
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import cosine_distance, shares
@@ -250,3 +250,10 @@ def test_mistakes(sentence, net, pictures):
 def test_methods_without_a_derivative_say_so(method, net, pictures):
     with pytest.raises(sal.InputError, match=r"^The maps of .* are not differentiable, so they cannot be attacked: take gradient, "):
         sal.attack(net, pictures, pictures.roll(1, 0), method=method, steps=1)
+
+
+def test_the_sharpness_is_in_the_networks_units():
+    """A network that takes 0 to 255 has activations some fifty times as large, for which beta 100 would be a ReLU again."""
+    usual, large = sal.Model(nn.Identity(), std=(0.2, 0.2, 0.2)), sal.Model(nn.Identity(), mean=(104.0, 117.0, 123.0), value_range=255)
+    assert units(usual) == 1.0
+    assert units(large) == pytest.approx(1 / (0.2 * 255))

@@ -30,6 +30,9 @@ from salience.perturb.relu import ReplaceReLU, softplus
 from salience.similarities.lpips import LPIPS
 from salience.similarities.ssim import SSIM
 
+USUAL_SD = 0.2
+"""Standard deviation, in [0, 1] units, by which the networks divide for which `beta` is given: CIFAR's, and nearly ImageNet's."""
+
 HELD_OUT = 50
 """Draws of a random method, at least, for the figures that are reported."""
 
@@ -58,7 +61,8 @@ class Attack(Perturbation):
         objective: What the map shall become.
         steps: Steps of the optimiser.
         output_weight: Weight of the squared change of the probabilities.
-        beta: Sharpness of the softplus; two numbers joined by ``+`` grow it from one to the other.
+        beta: Sharpness of the softplus for a network that takes pictures of about unit variance, less for one that takes larger
+            numbers; two joined by ``+`` grow it from one to the other.
         restarts: Runs; from the second on from random changes; the best one for each image is taken.
         fixed: Whether a random method keeps the same draws throughout.
     """
@@ -302,7 +306,15 @@ class Problem:
     def beta(self, step: int) -> float:
         """The sharpness in this step: constant, or growing geometrically."""
         first, last = self.attack.beta[0], self.attack.beta[-1]
-        return first * (last / first) ** (step / max(self.attack.steps - 1, 1))
+        return units(self.view) * first * (last / first) ** (step / max(self.attack.steps - 1, 1))
+
+
+def units(model: Classifier) -> float:
+    """What `beta` is multiplied by: 1 for networks that divide pictures by their sd, less for those that take larger numbers.
+
+    A softplus of beta 100 in a network that takes pictures from 0 to 255 is a ReLU again, and hides the second derivatives.
+    """
+    return min(1.0, float((model.std / model.value_range).mean()) / USUAL_SD)  # type: ignore[attr-defined]  # a Model
 
 
 @dataclass(frozen=True)
