@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import salience as sal
 from _common import DATA, required, with_interval
 from _smoothed import noise_level
 from salience.core.draws import Stream
 from salience.core.explainer import Base, Explainer
+from salience.core.metric import Case, Judgement, Metric
 from salience.core.montecarlo import Attribution
 from salience.core.registry import register
 from salience.explainers._weight_noise import CollapseWarning
@@ -67,6 +70,40 @@ class Magnitude(Explainer):
         """The base's map, (n, 1, h, w)."""
         made = self.base.attribute(model, images, targets, streams)
         return dataclasses.replace(made, maps=made.maps.abs().sum(1, keepdim=True))
+
+
+@register("metric", "quantus_sensitivity", higher_is_better=False, category="robustness", needs_explainer=True, cites="Hedstroem et al. 2023")
+class QuantusSensitivity(Metric):
+    """Max-sensitivity as the paper's library computes it: max over samples of |E(x + d) - E(x)| / |x|, maps divided by their largest value.
+
+    The divisor is the norm of the normalised picture, where that of `MaxSensitivity` is the norm of the map. So a map with few
+    large values looks robust because it is sparse. d ~ U(-radius, radius) in every value.
+
+    Cost: `samples` + 1 maps an image.
+
+    Source: Quantus, MaxSensitivity. Differs from the source: `common_draws`, which it does not have.
+    """
+
+    samples: int = sal.option(10, "draws of the change", at_least=1)
+    radius: float = sal.option(0.045, "largest change of a value, in [0, 1] units", above=0)
+    common_draws: bool = sal.option(True, "make all maps with the same draws; false: fresh ones for each")
+
+    def judge(self, case: Case) -> Judgement:
+        """The largest change."""
+        n, shape, numbers = len(case.images), case.images.shape[1:], range(self.samples)
+        assert isinstance(case.model, sal.Model)
+        noise = torch.stack([torch.stack([stream.uniform(shape, "change", number) for stream in case.streams]) for number in numbers])
+        moved = (case.images + self.radius * (2 * noise.to(case.images) - 1)).flatten(0, 1)
+        draws = [stream if self.common_draws else stream.at(self.name, number) for number in numbers for stream in case.draws]
+        clean = _largest_one(case.explained(case.images, case.targets, case.draws))
+        changed = _largest_one(case.explained(moved, case.targets.repeat(self.samples), draws)).unflatten(0, (self.samples, n)) - clean
+        return Judgement((changed.norm(dim=2).amax(0) / case.model.normalise(case.images).flatten(1).norm(dim=1)).cpu())
+
+
+def _largest_one(maps: Tensor) -> Tensor:
+    """Maps as rows, divided by their largest absolute value."""
+    flat = maps.flatten(1)
+    return flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-30)
 
 
 @dataclass(frozen=True)

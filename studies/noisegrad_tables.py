@@ -1,7 +1,7 @@
 """NoiseGrad (2022), tables 1 and 3: four criteria for gradients and integrated gradients, as they are (Baseline), and averaged over noise in the picture (SG), the weights (NG) and both (FG).
 
-The paper: 256 pictures of CMNIST, a ResNet-9. Here: the same task, the package's own ResNet-9, fewer pictures, draws and steps. Max-sensitivity is measured twice: with
-the same draws for the picture and the changed picture, and (of gradients) with fresh ones. With --full: 256 pictures and the paper's draws.
+The paper: 256 pictures of CMNIST, a ResNet-9. Here: the same task, the package's own ResNet-9, fewer pictures, draws and steps. Max-sensitivity is measured by the paper's
+library's definition and by that of its source, with the same draws for the picture and the changed picture, and (of gradients) with fresh ones. With --full: 256 pictures and the paper's draws.
 """
 
 import argparse
@@ -36,8 +36,10 @@ from _noisegrad import (
 from salience.studies.statistics import per_image
 from salience.studies.study import Data, Study
 
-LOCALISATION, FAITHFULNESS, ROBUSTNESS, FRESH, SPARSENESS = "Localization", "Faithfulness", "Max-sensitivity, common draws", "Max-sensitivity, fresh draws", "Sparseness"
-HIGHER = {LOCALISATION: True, FAITHFULNESS: True, ROBUSTNESS: False, FRESH: False, SPARSENESS: True}
+LOCALISATION, FAITHFULNESS, SPARSENESS = "Localization", "Faithfulness", "Sparseness"
+QUANTUS, QUANTUS_FRESH = "Sensitivity over |x|, common draws", "Sensitivity over |x|, fresh draws"
+ROBUSTNESS, FRESH = "Sensitivity over |map|, common draws", "Sensitivity over |map|, fresh draws"
+HIGHER = {LOCALISATION: True, FAITHFULNESS: True, QUANTUS: False, QUANTUS_FRESH: False, ROBUSTNESS: False, FRESH: False, SPARSENESS: True}
 """Every criterion, and whether more is better."""
 
 CONTROLS = ("random", "centre")
@@ -60,7 +62,9 @@ PUBLISHED = {
 """Localization, faithfulness, robustness, sparseness; bold where the paper has it so."""
 
 TABLES = {"gradient": "table 1", "integrated_gradients": "table 3"}
-WHERE = {LOCALISATION: 0, FAITHFULNESS: 1, ROBUSTNESS: 2, FRESH: 2, SPARSENESS: 3}
+WHERE = {LOCALISATION: 0, FAITHFULNESS: 1, QUANTUS: 2, QUANTUS_FRESH: 2, ROBUSTNESS: 2, FRESH: 2, SPARSENESS: 3}
+OTHER = (ROBUSTNESS, FRESH)
+"""Criteria by another definition than the published numbers."""
 
 SAID = {
     "gradient": [
@@ -80,7 +84,9 @@ Found = dict[str, dict[str, np.ndarray]]
 def metrics(at: Levels) -> dict[str, str]:
     """The criteria as specifications."""
     sensitivity = f"max_sensitivity:radius={at.radius}"
-    return {LOCALISATION: "relevance_rank_accuracy", FAITHFULNESS: faithfulness(), ROBUSTNESS: sensitivity, FRESH: f"{sensitivity},common_draws=false", SPARSENESS: "gini"}
+    library, fresh = f"quantus_sensitivity:radius={at.radius}", "common_draws=false"
+    of_quantus = {QUANTUS: library, QUANTUS_FRESH: f"{library},{fresh}"}
+    return {LOCALISATION: "relevance_rank_accuracy", FAITHFULNESS: faithfulness()} | of_quantus | {ROBUSTNESS: sensitivity, FRESH: f"{sensitivity},{fresh}", SPARSENESS: "gini"}
 
 
 def measured(given: argparse.Namespace, kind: str, base: str, at: Levels, draws: Draws, criteria: dict[str, str]) -> Found:
@@ -99,12 +105,15 @@ def table(report: Report, kind: str, base: str, found: Found) -> None:
         line = [name if name not in CONTROLS else f"{name} (control)"]
         for criterion, column in found.items():
             published = PUBLISHED[kind].get(name)
-            line += [published[WHERE[criterion]] if published else "", judged[criterion].get(name) or number(float(np.nanmean(column[name])) if np.isfinite(column[name]).any() else np.nan)]
+            line += [] if criterion in OTHER else [published[WHERE[criterion]] if published else ""]
+            line += [judged[criterion].get(name) or number(float(np.nanmean(column[name])) if np.isfinite(column[name]).any() else np.nan)]
         lines.append(line)
     count = len(next(iter(found[LOCALISATION].values())))
-    heads = [f"{criterion} ({'up' if HIGHER[criterion] else 'down'})" for criterion in found]
+    heads = {criterion: f"{criterion} ({'up' if HIGHER[criterion] else 'down'})" for criterion in found}
     report.table(
-        f"Table {TABLES[kind][-1]}, `{base}`: the paper's {PICTURES} pictures, and {count} here with {len(SEEDS)} seeds", ["", *(head for each in heads for head in (f"paper: {each}", "here"))], lines
+        f"Table {TABLES[kind][-1]}, `{base}`: the paper's {PICTURES} pictures, and {count} here with {len(SEEDS)} seeds",
+        ["", *(head for criterion, text in heads.items() for head in ((f"{text}, here",) if criterion in OTHER else (f"paper: {text}", "here")))],
+        lines,
     )
 
 
@@ -112,9 +121,9 @@ def claims(kind: str, found: Found) -> list[Claim]:
     """What the paper says of a table."""
     made = []
     for first, second, criterion in SAID[kind]:
-        if criterion not in found:
+        if criterion not in found or criterion == FRESH:
             continue
-        published = " against ".join(PUBLISHED[kind][name][WHERE[criterion]].strip("*") for name in (first, second))
+        published = ("by the other definition " if criterion in OTHER else "") + " against ".join(PUBLISHED[kind][name][WHERE[criterion]].strip("*") for name in (first, second))
         better = "higher" if HIGHER[criterion] else "lower"
         statement = f"{TABLES[kind].capitalize()}: {first} is better than {second}: {better} {criterion.lower()}"
         column = found[criterion]
@@ -124,9 +133,9 @@ def claims(kind: str, found: Found) -> list[Claim]:
 
 def floor(kind: str, found: Found) -> str:
     """What fresh draws add to max-sensitivity."""
-    common, fresh = ({name: float(np.nanmean(per_image(found[criterion][name]).values)) for name in (SG, NG, FG)} for criterion in (ROBUSTNESS, FRESH))
+    common, fresh = ({name: float(np.nanmean(per_image(found[criterion][name]).values)) for name in (SG, NG, FG)} for criterion in (QUANTUS, QUANTUS_FRESH))
     parts = ", ".join(f"{name} {number(fresh[name])} and {number(common[name])} (published {PUBLISHED[kind][name][2].strip('*')})" for name in common)
-    return f"Max-sensitivity with fresh draws for every map and with common draws, {TABLES[kind]}: {parts}. What the first has more is noise of the average, not of the explanation."
+    return f"Sensitivity over |x| with fresh draws for every map and with common draws, {TABLES[kind]}: {parts}. What the first has more is noise of the average, not of the explanation."
 
 
 def work(given: argparse.Namespace) -> None:
@@ -144,7 +153,8 @@ def work(given: argparse.Namespace) -> None:
     )
     report.text(
         f"Localization: relevance rank accuracy on the box of 16 x 16. Faithfulness: correlation over 100 random sets of {SUBSET} of the 3072 values, logits; what is removed becomes 0, where the paper's becomes the picture's smallest "
-        f"value (here {lowest(str(given.data), given.limit):.3f} on average, of 1). Max-sensitivity, the paper's robustness, is over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels). "
+        f"value (here {lowest(str(given.data), given.limit):.3f} on average, of 1). Robustness: max-sensitivity over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels), by two definitions. The paper's library divides the change of the map by the norm |x| of the normalised "
+        "picture, the map's largest value being 1: then a sparse map looks robust because it is sparse. Yeh et al. (2019), whom the paper cites, divide it by the norm of the map. The published numbers are of the first, with fresh draws for every map as far as is known. "
         "Sparseness: Gini index; the paper adds 1e-7 to every value, we do not."
     )
     report.text(MARKS)
@@ -152,7 +162,7 @@ def work(given: argparse.Namespace) -> None:
     made = []
     for kind, base in bases.items():
         if kind in given.bases:
-            found = measured(given, kind, base, at, draws, {name: each for name, each in criteria.items() if name != FRESH or given.full or kind == "gradient"})
+            found = measured(given, kind, base, at, draws, {name: each for name, each in criteria.items() if name not in (FRESH, QUANTUS_FRESH) or given.full or kind == "gradient"})
             table(report, kind, base, found)
             if FRESH in found:
                 report.text(floor(kind, found))

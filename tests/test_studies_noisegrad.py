@@ -50,11 +50,12 @@ def script(monkeypatch, tmp_path):
 
     def load(name):
         module = importlib.import_module(name)
-        for found in (importlib.import_module("_noisegrad").Magnitude, getattr(module, "KeptNoiseGrad", None)):
+        shared = importlib.import_module("_noisegrad")
+        for found in (shared.Magnitude, shared.QuantusSensitivity, getattr(module, "KeptNoiseGrad", None)):
             if found is not None:
-                own = registry._names[found][1]
-                registry._entries["explainer"].pop(own, None)
-                monkeypatch.setitem(registry._entries["explainer"], own, registry.Entry(own, found, {}))
+                kind, own = registry._names[found]
+                registry._entries[kind].pop(own, None)
+                monkeypatch.setitem(registry._entries[kind], own, registry.Entry(own, found, {"needs_explainer": kind == "metric"}))
         return module
 
     return load
@@ -118,6 +119,21 @@ def test_magnitude_is_what_the_authors_average(script):
     torch.testing.assert_close(magnitude, plain.abs().sum(1, keepdim=True))
     absolute = sal.explain("noisegrad:weight_samples=3,weight_sigma=0.1,absolute=true", model, images).saliency("abs_sum")
     torch.testing.assert_close(sal.explain("noisegrad:base=magnitude,weight_samples=3,weight_sigma=0.1", model, images).maps[:, 0], absolute)
+
+
+def test_the_library_s_sensitivity_is_over_the_norm_of_the_picture(script):
+    module = script("_noisegrad")
+    model, images = sal.load_model(NET), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps = sal.explain("magnitude", model, images, 3).maps
+    found = sal.measure("quantus_sensitivity:samples=4,radius=0.05", model, images, 3, maps, explainer="magnitude", seed=7)
+    worst = torch.zeros(2)
+    for number in range(4):
+        noise = streams(7, 1)[0].at("metric", "quantus_sensitivity").uniform((3, 32, 32), "change", number)
+        moved = model.gradient(images + 0.1 * noise - 0.05, torch.tensor([3, 3])).abs().sum(1)
+        change = moved / moved.amax((1, 2), keepdim=True) - maps[:, 0] / maps[:, 0].amax((1, 2), keepdim=True)
+        worst = torch.maximum(worst, change.flatten(1).norm(dim=1) / ((images - 0.5) / 0.25).flatten(1).norm(dim=1))
+    torch.testing.assert_close(found, worst)
+    assert module.QuantusSensitivity.__doc__
 
 
 def test_the_four_methods_have_the_heuristics_levels(script):
@@ -221,7 +237,7 @@ def test_tables_1_and_3_are_made_and_continued(small, digits, tmp_path, capfd):
     written = run(module, capfd, *arguments, "--limit", 2)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert re.search(r"\| Baseline +\| +0\.7315 ± 0\.0505 \| +\**0\.\d+ ± ", written)
-    assert len(re.findall(r"\*\*not decided here\*\*", written)) == len(module.SAID["gradient"]) + 8
+    assert len(re.findall(r"\*\*not decided here\*\*", written)) == sum(criterion != module.FRESH for *_, criterion in module.SAID["gradient"]) + 10
     assert "difference" in written
 
 
