@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import salience as sal
-from _common import Claim, Report, difference, estimated, main, mean_cell, parser, plain, rows, values
+from _common import LEVEL, Claim, Report, difference, estimated, main, mean_cell, parser, plain, rows, values
 from _noisegrad import ALPHA, BASELINE, NG, PAPER, RADIUS, SEEDS, SG, SMALL, Draws, add_options, architecture, data, described, levels, network, noisy
 from _smoothed import noise_level
 from models import data_file
@@ -252,8 +252,12 @@ def shares(report: Report, found: dict[str, tuple[Setting, Found]]) -> None:
                 line.append("no map")
                 continue
             gain = difference("", "", table_of[published], table_of[base], "<", shared_seeds=published == PUBLISHED)
-            low_gain = gain.p > 0.05 or (gain.agrees is not (table_of is sensitivity))
-            line.append("no gain to begin with" if low_gain else estimated(survives, *three))
+            if gain.agrees is None:
+                line.append("too few pictures")
+            elif gain.p > LEVEL or gain.agrees is not (table_of is sensitivity):
+                line.append("no gain to begin with")
+            else:
+                line.append(estimated(survives, *three))
         lines.append(line)
     heads = [
         "",

@@ -37,8 +37,8 @@ from salience.studies.statistics import per_image
 from salience.studies.study import Data, Study
 
 LOCALISATION, FAITHFULNESS, SPARSENESS = "Localization", "Faithfulness", "Sparseness"
-QUANTUS, QUANTUS_FRESH = "Sensitivity over |x|, common draws", "Sensitivity over |x|, fresh draws"
-ROBUSTNESS, FRESH = "Sensitivity over |map|, common draws", "Sensitivity over |map|, fresh draws"
+QUANTUS, QUANTUS_FRESH = "Sensitivity by the picture's norm, common draws", "Sensitivity by the picture's norm, fresh draws"
+ROBUSTNESS, FRESH = "Sensitivity by the map's norm, common draws", "Sensitivity by the map's norm, fresh draws"
 HIGHER = {LOCALISATION: True, FAITHFULNESS: True, QUANTUS: False, QUANTUS_FRESH: False, ROBUSTNESS: False, FRESH: False, SPARSENESS: True}
 """Every criterion, and whether more is better."""
 
@@ -135,7 +135,7 @@ def floor(kind: str, found: Found) -> str:
     """What fresh draws add to max-sensitivity."""
     common, fresh = ({name: float(np.nanmean(per_image(found[criterion][name]).values)) for name in (SG, NG, FG)} for criterion in (QUANTUS, QUANTUS_FRESH))
     parts = ", ".join(f"{name} {number(fresh[name])} and {number(common[name])} (published {PUBLISHED[kind][name][2].strip('*')})" for name in common)
-    return f"Sensitivity over |x| with fresh draws for every map and with common draws, {TABLES[kind]}: {parts}. What the first has more is noise of the average, not of the explanation."
+    return f"Sensitivity by the picture's norm with fresh draws for every map and with common draws, {TABLES[kind]}: {parts}. What the first has more is noise of the average, not of the explanation."
 
 
 def work(given: argparse.Namespace) -> None:
@@ -153,7 +153,7 @@ def work(given: argparse.Namespace) -> None:
     )
     report.text(
         f"Localization: relevance rank accuracy on the box of 16 x 16. Faithfulness: correlation over 100 random sets of {SUBSET} of the 3072 values, logits; what is removed becomes 0, where the paper's becomes the picture's smallest "
-        f"value (here {lowest(str(given.data), given.limit):.3f} on average, of 1). Robustness: max-sensitivity over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels), by two definitions. The paper's library divides the change of the map by the norm |x| of the normalised "
+        f"value (here {lowest(str(given.data), given.limit):.3f} on average, of 1). Robustness: max-sensitivity over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels), by two definitions. The paper's library divides the change of the map by the norm of the normalised "
         "picture, the map's largest value being 1: then a sparse map looks robust because it is sparse. Yeh et al. (2019), whom the paper cites, divide it by the norm of the map. The published numbers are of the first, with fresh draws for every map as far as is known. "
         "Sparseness: Gini index; the paper adds 1e-7 to every value, we do not."
     )
