@@ -18,7 +18,7 @@ from torch import Tensor
 
 import salience as sal
 from _common import Claim, Report, difference, mean_cell, number, plain
-from salience.attacks.attack import HELD_OUT
+from salience.attacks._judge import HELD_OUT
 from salience.core.draws import streams
 from salience.core.files import atomic
 from salience.core.objective import cosine_distance, shares
@@ -246,8 +246,7 @@ def chosen(data: dict[str, Any], models: Sequence[str], count: int | None) -> Pi
         tensor = sal.load_images([item.picture for item in some], networks[0]).as_subclass(Tensor)
         found = []
         for network in networks:
-            with network.frozen():
-                found.append(network.outputs(tensor).argmax(1).tolist())
+            found.append(network.outputs(tensor).argmax(1).tolist())
         for item, image, classes in zip(some, tensor, zip(*found, strict=True), strict=True):
             if (count is None or len(names) <= count) and len(item.labels) == 1 and set(classes) == set(item.labels):
                 names, images, labels = [*names, item.name], [*images, image], [*labels, item.labels[0]]

@@ -30,7 +30,8 @@ from salience.explainers._weight_noise import CollapseWarning
 from salience.explainers.gradient import Gradient
 from salience.studies.comparison import Comparison, compare
 from salience.studies.statistics import Interval, per_image
-from salience.studies.tuning import Tuning, tune
+from salience.studies.tuned import Tuning
+from salience.studies.tuning import tune
 from salience.training.architecture import list_architectures
 from salience.training.folder import read_json
 from salience.zoo.models import WEIGHTS

@@ -108,8 +108,7 @@ def pictures(root: str, split: str, count: int | None) -> Pictures:
 def right(given: argparse.Namespace, name: str, split: str) -> np.ndarray:
     """For each picture whether the network is right, (images,) of 0 and 1."""
     model, found = network(name), pictures(str(given.data), split, None if given.full else 2000)
-    with model.frozen():
-        outputs = [model.outputs(found.images[start : start + 500].float() / 255) for start in range(0, len(found), 500)]
+    outputs = [model.outputs(found.images[start : start + 500].float() / 255) for start in range(0, len(found), 500)]
     return (torch.cat(outputs).argmax(1) == found.labels).double().numpy()
 
 

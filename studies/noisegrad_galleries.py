@@ -60,8 +60,7 @@ def _seen(of: str, name: str) -> list[tuple[int, int]]:
     """The places of the pictures, and the class."""
     model, found = sal.load_model(name), []
     for place, item in enumerate(sal.Dataset.from_value(of)):
-        with model.frozen():
-            top = int(model.outputs(sal.load_images([item.picture], model).as_subclass(Tensor))[0].argmax())
+        top = int(model.outputs(sal.load_images([item.picture], model).as_subclass(Tensor))[0].argmax())
         if top in item.labels:
             found.append((place, top))
     return found
@@ -153,8 +152,7 @@ def weight_sigma(model: sal.Model) -> float:
     if model.weight_sigma is not None:
         return model.weight_sigma
     paths = sorted((_voc() / "JPEGImages").glob("*.jpg"))[:TUNED_ON]
-    with model.frozen():
-        return tuned_weight_sigma(model, sal.load_images(paths, model).as_subclass(torch.Tensor))
+    return tuned_weight_sigma(model, sal.load_images(paths, model).as_subclass(torch.Tensor))
 
 
 def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:

@@ -19,7 +19,7 @@ from _attacks import options as attack_options
 from _common import Report, main, parser
 from _panels import Panel, map_panel, photograph, sheet
 from _smoothed import settings
-from salience.attacks.attack import HELD_OUT
+from salience.attacks._judge import HELD_OUT
 from smoothed_attacks import subjects
 
 

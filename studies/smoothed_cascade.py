@@ -90,8 +90,7 @@ def pictures(setting: Setting, given: Namespace, names: list[str]) -> Figure:
     model = sal.load_model(setting.model)
     image: Tensor = next(setting.images(model, given, together=1))
     methods = setting.methods(absolute=True, same_sd=False)
-    with model.frozen():
-        target = int(model.outputs(image.as_subclass(Tensor)).argmax())
+    target = int(model.outputs(image.as_subclass(Tensor)).argmax())
     panels: dict[str, list[Panel]] = {title: [] for title in methods}
 
     def explain() -> None:

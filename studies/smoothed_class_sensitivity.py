@@ -58,8 +58,7 @@ def _chosen(of: str, name: str, fit: str) -> list[tuple[int, tuple[int, int]]]:
     """The places of the pictures, and their two labels."""
     model, found = sal.load_model(name), []
     for place, item in enumerate(sal.Dataset.from_value(of)):
-        with model.frozen():
-            outputs = model.outputs(sal.load_images([item.picture], model, fit).as_subclass(Tensor))[0]
+        outputs = model.outputs(sal.load_images([item.picture], model, fit).as_subclass(Tensor))[0]
         order = outputs.argsort(descending=True).tolist()
         objects = item.groups or tuple((label,) for label in item.labels)
         first = {label for group in objects if order[0] in group for label in group}

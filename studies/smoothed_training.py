@@ -91,8 +91,7 @@ def right(name: str, store: Store) -> float:
     options, model = pictures(), sal.load_model(name)
     data, wanted = sal.load_dataset(options.pop("dataset"), **options), len((store.manifest or {})["images"])
     items = [data[place] for place in range(wanted)]
-    with model.frozen():
-        found = model.outputs(sal.load_images([item.picture for item in items], model).as_subclass(Tensor)).argmax(1)
+    found = model.outputs(sal.load_images([item.picture for item in items], model).as_subclass(Tensor)).argmax(1)
     return float(np.mean([int(label) in item.labels for label, item in zip(found, items, strict=True)]))
 
 

@@ -4,6 +4,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("salience", "typecheck.checked")
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 import salience as sal
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would the processes that tests start
 
 
 class ConvNet(nn.Module):

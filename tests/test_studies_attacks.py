@@ -177,7 +177,7 @@ def tiny_setting(script, data, monkeypatch):
         monkeypatch.setattr(script(name), "settings", lambda given: [setting])
     monkeypatch.setattr(script("smoothed_attacks"), "default_model", lambda given: "The default model is not attacked.")
     monkeypatch.setattr(script("_attacks"), "HELD_OUT", 2)
-    monkeypatch.setattr("salience.attacks.attack.HELD_OUT", 2)
+    monkeypatch.setattr("salience.attacks._judge.HELD_OUT", 2)
 
 
 def test_figures_4_and_5_are_made_and_share_their_attacks(script, tiny_setting, tmp_path, capfd, monkeypatch):

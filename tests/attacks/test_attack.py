@@ -1,6 +1,7 @@
 """Attacks: gradients, budgets, honesty about the result, and that nothing of the user's changes."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
@@ -173,6 +174,46 @@ def test_restarts_never_do_worse(net, pictures):
     assert (squared[1] <= squared[0] * 1.001)[kept].all()
 
 
+class Watched(sal.SmoothGrad):
+    """SmoothGrad that notes which draws it was given, and whether by the attack itself."""
+
+    seen: ClassVar[list] = []
+
+    def attribute(self, model, images, targets, streams):
+        role = "attack" if model.tape is not None else "chooser" if len(images) < 4 else "judge"
+        self.seen.append((role, {stream.key for stream in streams}))
+        return super().attribute(model, images, targets, streams)
+
+
+def test_what_judges_an_attack_has_been_seen_neither_by_it_nor_by_what_chose_among_its_runs(net, pictures):
+    Watched.seen.clear()
+    net.chunk = 2  # the attack and what chooses among its runs see two images at a time
+    sal.Attack(method=Watched(samples=2), restarts=2, steps=3).run(net, pictures, random_draws=1)
+    draws = {role: set().union(*(keys for each, keys in Watched.seen if each == role)) for role in ("attack", "chooser", "judge")}
+    assert {role: len(keys) for role, keys in draws.items()} == {"attack": 2 * 3, "chooser": 1, "judge": 1}
+    assert not draws["attack"] & draws["judge"]
+    assert not draws["attack"] & draws["chooser"]
+    assert not draws["chooser"] & draws["judge"]
+
+
+def test_of_several_runs_one_that_keeps_the_class_is_taken(net, pictures, monkeypatch):
+    """Even if another's map is nearer to the one aimed at."""
+    with torch.no_grad():
+        net.module.head.bias -= net.outputs(pictures).mean(0)  # or they would all have one class
+    classes = net.outputs(pictures).argmax(1)
+    first, other = pictures[:1], pictures[classes != classes[0]][:1]
+    runs = iter([other, (first + 0.001).clamp(0, 1)])
+
+    def prescribed(threats, images, start, loss, steps, tell):
+        found = next(runs)
+        return found, [found - images], torch.zeros(steps, len(images))
+
+    monkeypatch.setattr("salience.attacks.attack.descend", prescribed)
+    found = sal.Attack(restarts=2).run(net, first, sal.Gradient()(net, other, targets=classes[:1]), random_draws=0)
+    assert found.class_kept.all()
+    assert found.distance_to_target[1] > 0.01  # what was left aside had reached it
+
+
 def test_a_fixed_attack_draws_once_and_a_fresh_one_anew(net, pictures):
     losses = {}
     for fixed in (True, False):
@@ -218,6 +259,9 @@ def test_a_study_can_perturb_by_an_attack(net, pictures):
     noise = compared(sal.Gradient(), view, pictures, targets, streams(0, 4), sal.UniformNoise())
     distances = [cosine_distance(*pair.raw) for pair in (attacked, noise)]
     assert distances[0].mean() > 0.02
+    again = compared(sal.Gradient(), view, pictures, targets, streams(0, 4), perturbation, "as_is", changed=attacked.images)
+    assert torch.equal(again.perturbed, attacked.perturbed)
+    assert torch.equal(again.images, attacked.images)
     assert attacked.prediction_changed.shape == noise.prediction_changed.shape
     assert dataclasses.replace(perturbation, method=sal.Gradient()).aiming(False).objective == sal.TopK()
 

@@ -63,6 +63,18 @@ def test_chunks_shrink_with_the_image():
     assert model.images_at_once((8, 8)) == MOST_AT_ONCE
 
 
+def test_outputs_and_gradients_are_those_of_evaluation_mode_whatever_the_networks_own(conv, photos):
+    conv.eval()
+    targets, expected = torch.tensor([1, 3]), conv.outputs(photos)
+    gradient = conv.gradient(photos, targets)
+    conv.train()
+    before = {name: value.clone() for name, value in conv.state_dict().items()}
+    assert torch.equal(conv.outputs(photos), expected)
+    assert torch.equal(conv.gradient(photos, targets), gradient)
+    assert all(module.training for module in conv.modules())
+    assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())
+
+
 def test_frozen_restores_every_module_even_after_an_exception(conv):
     conv.module.train()
     conv.module.norm.eval()

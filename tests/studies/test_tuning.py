@@ -20,7 +20,8 @@ from salience.perturb import weights
 from salience.perturb.tune import CacheWarning, cache_folder, tuned_weight_sigma
 from salience.studies import tuning
 from salience.studies.statistics import bootstrap_interval
-from salience.studies.tuning import Basis, Choice, Row, Tuning, relative_drop, tunable, tune
+from salience.studies.tuned import Basis, Choice, Row, Tuning
+from salience.studies.tuning import relative_drop, tunable, tune
 from salience.studies.tuning_chart import chart
 
 

@@ -81,6 +81,21 @@ def test_more_restarts_and_larger_budgets_never_help(conv):
     assert wide.sum() < more.sum() < 64
 
 
+def test_an_image_that_once_lost_its_class_stays_lost(conv, monkeypatch):
+    """Later starts are made for the others only."""
+    x, labels = close(conv, 6, 0)
+    starts = []
+
+    def first_fails(model, images, labels, start, **how):
+        starts.append(len(images))
+        wrong = x[model.outputs(x).argmax(1) != labels[0]][:1]
+        return torch.cat([wrong, images[1:]]) if len(starts) == 1 else images
+
+    monkeypatch.setattr("salience.training.pgd.ascend", first_fails)
+    assert pgd(conv, x, labels, restarts=3).tolist() == [False] + [True] * 5
+    assert starts == [6, 5, 5]
+
+
 def test_an_image_does_not_depend_on_the_batch(conv):
     x, labels = close(conv, 12, 4)
     whole = pgd(conv, x, labels, steps=2, restarts=2, epsilon=0.03)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from salience.attacks._judge import Judge, check_differentiable, not_differentiable
 from salience.attacks._optimiser import Parameters, composed, descend, random_change
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
@@ -16,7 +17,7 @@ from salience.core import registry
 from salience.core.classifier import Classifier, Tape
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
-from salience.core.explainer import Base, Explainer, MonteCarlo, Target, checked_images, target_indices
+from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
@@ -32,9 +33,6 @@ from salience.similarities.ssim import SSIM
 
 USUAL_SD = 0.2
 """Standard deviation, in [0, 1] units, by which the networks divide for which `beta` is given: CIFAR's, and nearly ImageNet's."""
-
-HELD_OUT = 50
-"""Draws of a random method, at least, for the figures that are reported."""
 
 RANDOM_DRAWS = 20
 """Random changes of the same budget that an attack is compared with."""
@@ -113,7 +111,7 @@ class Attack(Perturbation):
     def against(self, explainer: Explainer, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
         """The images attacked so that this explainer's maps change: how a study perturbs them."""
         chosen = dataclasses.replace(self, method=explainer).aiming(False)
-        _check_differentiable(explainer)
+        check_differentiable(explainer)
         judge = Judge(model, explainer, targets, list(streams))
         with without_denormals():
             return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None)[0]
@@ -140,7 +138,7 @@ class Attack(Perturbation):
         if not isinstance(model, Model):
             raise InputError(f"An attack needs the gradients of the network: give it as sal.Model(module), not {type(model).__name__}.")
         attack = self.aiming(toward is not None)
-        _check_differentiable(self.method)
+        check_differentiable(self.method)
         images, sources = checked_images(images, model), streams(seed, len(images))
         score = model.named_score(model.available_score(self.method.score))
         view = model.using(score=score, progress=None)
@@ -236,36 +234,6 @@ class Attack(Perturbation):
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The maps that are reported: those of the network itself, a random method's from draws held out.
-
-    Attributes:
-        view: The network, with the score bound.
-        method: The explanation.
-        targets: Class explained, (n,).
-        streams: Where each image takes its randomness from.
-        draws: Name of the draws: what chooses the best of several runs must not be what judges it.
-    """
-
-    view: Classifier
-    method: Explainer
-    targets: Targets
-    streams: list[Stream]
-    draws: str = "held out"
-
-    def maps(self, images: Images) -> Maps:
-        """The maps, on the images' device."""
-        method = self.method
-        if isinstance(method, MonteCarlo) and hasattr(method, "samples"):
-            method = dataclasses.replace(method, samples=max(method.samples, HELD_OUT))  # type: ignore[call-arg]  # it has the field
-        return method.attribute(self.view, images.detach(), self.targets, [stream.at(self.draws) for stream in self.streams]).maps.detach().float()
-
-    def chooser(self, part: slice) -> "Judge":
-        """What chooses among runs of some of the images."""
-        return dataclasses.replace(self, targets=self.targets[part], streams=self.streams[part], draws="choice")
-
-
-@dataclass(frozen=True)
 class Problem:
     """What is made small for a few images that go through the network together.
 
@@ -297,7 +265,7 @@ class Problem:
             made = attack.method.attribute(view, images, self.targets, own)
             outputs = made.outputs if (made.outputs is not None and made.outputs.requires_grad) or not attack.output_weight else view(images)  # type: ignore[operator]  # a Model
         if not made.maps.requires_grad:
-            raise _not_differentiable(attack.method)
+            raise not_differentiable(attack.method)
         loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
         if not attack.output_weight:
             return loss
@@ -411,22 +379,6 @@ def attack(
     """
     chosen = Attack(method=method, threat=threat, **options)
     return chosen.run(model, images, toward, targets, seed=seed, progress=progress)
-
-
-def _not_differentiable(method: Explainer) -> InputError:
-    return InputError(
-        f"The maps of {method} are not differentiable, so they cannot be attacked: take gradient, input_x_gradient, integrated_gradients, smoothgrad, uniformgrad, beta_smoothing or gradcam."
-    )
-
-
-def _check_differentiable(method: Explainer) -> None:
-    """Refuse what is known to use scores only; what else has no derivative shows when it is run."""
-    base = getattr(method, "base", None)
-    if isinstance(base, Explainer):
-        _check_differentiable(base)
-    entry = registry.entries("explainer").get(method.name)
-    if entry is not None and not entry.facts.get("needs_gradient", True):
-        raise _not_differentiable(method)
 
 
 @contextmanager

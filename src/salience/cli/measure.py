@@ -113,8 +113,7 @@ def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:
 
     if hasattr(e, "targets"):
         return int(e.targets[0])
-    with model.frozen():
-        return int(model.outputs(image.as_subclass(Tensor).to(model.device)).argmax())
+    return int(model.outputs(image.as_subclass(Tensor).to(model.device)).argmax())
 
 
 def maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:

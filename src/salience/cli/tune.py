@@ -13,7 +13,7 @@ from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console
 
 if TYPE_CHECKING:
     from salience.core.classifier import Classifier
-    from salience.studies.tuning import Tuning
+    from salience.studies.tuned import Tuning
 
 EXAMPLES = """[bold]Examples[/bold]
 

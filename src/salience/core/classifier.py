@@ -117,7 +117,7 @@ class Classifier:
         return int(min(max(budget // (size[0] * size[1]), 1), MOST_AT_ONCE))
 
     def outputs(self, images: Images) -> Outputs:
-        """What the model returns for each image, without gradients, checked.
+        """What the model returns for each image in evaluation mode, without gradients, checked.
 
         Args:
             images: (n, c, h, w) in [0, 1].
@@ -128,7 +128,7 @@ class Classifier:
         Raises:
             InputError: If the model does not return one finite row of scores per image.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self.frozen():
             return torch.cat([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images)])
 
     def scores(self, images: Images) -> Outputs:

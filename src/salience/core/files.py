@@ -38,6 +38,29 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
             Path(temporary).unlink()
 
 
+@contextlib.contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Nobody else may do the same in this folder meanwhile. The lock ends with its process, however that ends.
+
+    Args:
+        folder: It is made.
+        doing: What is being done, for the message: "training".
+
+    Raises:
+        InputError: If another process does it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"Another process is {doing} in {folder}: wait for it, or take another folder with --out.") from error
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"Cannot write to the folder {folder}: {error.strerror}. Choose another with --out.") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -112,7 +112,7 @@ class Metric(Options):
     """Base of all metrics. A metric is a frozen dataclass with a docstring and `judge`."""
 
     kind = "metric"
-    examples = ("deletion", "sal.Deletion(steps=28)")
+    expected = "A metric is a name such as 'deletion', or a metric such as sal.Deletion(steps=28)"
     own_score: ClassVar[str] = "probability"
 
     def judge(self, case: Case) -> Judgement:

@@ -121,7 +121,7 @@ class Model(Classifier, nn.Module):
             return run(*args)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
-        """Gradient of the target's score with respect to the image, in [0, 1] pixel space.
+        """Gradient of the target's score with respect to the image, in [0, 1] pixel space, in evaluation mode.
 
         Args:
             images: (n, c, h, w) in [0, 1].
@@ -140,17 +140,17 @@ class Model(Classifier, nn.Module):
         """The gradient, as `gradient`, and the outputs (n, k) of the forward pass it needed."""
         chosen = self.named_score(score) if score is not None else self.bound_score
         gradients, outputs = [], []
-
-        for part in self.chunks(images):
-            if self.tape is None or not images.requires_grad:
-                gradient, values = self._quickly(self._pass, images[part].detach().requires_grad_(True), targets[part], chosen, False)
-                values = values.detach()
-            elif self.tape.keeps(len(images[part])):
-                gradient, values = self._quickly(self._pass, images[part], targets[part], chosen, True)
-            else:
-                gradient, values = RecomputedGradient.apply(images[part], self, targets[part], chosen)
-            gradients.append(gradient)
-            outputs.append(values)
+        with self.frozen():
+            for part in self.chunks(images):
+                if self.tape is None or not images.requires_grad:
+                    gradient, values = self._quickly(self._pass, images[part].detach().requires_grad_(True), targets[part], chosen, False)
+                    values = values.detach()
+                elif self.tape.keeps(len(images[part])):
+                    gradient, values = self._quickly(self._pass, images[part], targets[part], chosen, True)
+                else:
+                    gradient, values = RecomputedGradient.apply(images[part], self, targets[part], chosen)
+                gradients.append(gradient)
+                outputs.append(values)
         return torch.cat(gradients), torch.cat(outputs)
 
     def _pass(self, inputs: Images, targets: Targets, score: Score, again: bool) -> tuple[Images, Outputs]:

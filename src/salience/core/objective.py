@@ -12,7 +12,7 @@ class Objective(Options):
     """Base of all objectives: a frozen dataclass with a docstring and `loss`. One that needs a map to aim at is registered with ``targeted=True``."""
 
     kind = "objective"
-    examples = ("top_k", "sal.TopK(share=0.05)")
+    expected = "An objective is a name such as 'top_k', or an objective such as sal.TopK(share=0.05)"
 
     @abstractmethod
     def loss(self, maps: Saliency, clean: Saliency, aim: Saliency | None) -> PerImage:

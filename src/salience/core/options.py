@@ -38,11 +38,11 @@ class Options:
 
     Attributes:
         kind: What it is, as the registry calls it.
-        examples: A name and an object of this kind, for messages.
+        expected: What one may be given as: the beginning of the message when it was not.
     """
 
     kind: ClassVar[str]
-    examples: ClassVar[tuple[str, str]]
+    expected: ClassVar[str]
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -66,9 +66,7 @@ class Options:
             return spec.build(cls.kind, value)
         if isinstance(value, type) and issubclass(value, cls):
             return value()
-        article = "An" if cls.kind[0] in "aeiou" else "A"
-        name, example = cls.examples
-        raise InputError(f"{article} {cls.kind} is a name such as {name!r}, or {article.lower()} {cls.kind} such as {example}, not {type(value).__name__}.")
+        raise InputError(f"{cls.expected}, not {type(value).__name__}.")
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ class Perturbation(Options):
     """
 
     kind = "perturbation"
-    examples = ("gaussian_blur", "sal.GaussianNoise(sigma=0.1)")
+    expected = "A perturbation is a name such as 'gaussian_blur', or a perturbation such as sal.GaussianNoise(sigma=0.1)"
 
     def apply(self, images: Images, streams: Sequence[Stream]) -> Images:
         """The perturbed images.

@@ -46,6 +46,7 @@ class Pair:
         raw: Both before they were scaled.
         visible: The pixels that exist in both images: compare ``pair.clean[:, pair.visible]``.
         prediction_changed: Whether the perturbed image is predicted as another class.
+        images: The perturbed images.
     """
 
     clean: Saliency
@@ -53,10 +54,19 @@ class Pair:
     raw: tuple[Saliency, Saliency]
     visible: Bool[Tensor, "h w"]
     prediction_changed: Bool[Tensor, " n"]
+    images: Images
 
 
 def compared(
-    explainer: Explainer, model: Classifier, images: Images, targets: Targets | None, streams: Sequence[Stream], perturbation: Perturbation, variant: Variant = "common", clean: Maps | None = None
+    explainer: Explainer,
+    model: Classifier,
+    images: Images,
+    targets: Targets | None,
+    streams: Sequence[Stream],
+    perturbation: Perturbation,
+    variant: Variant = "common",
+    clean: Maps | None = None,
+    changed: Images | None = None,
 ) -> Pair:
     """The map of each clean image and that of the perturbed one, of the same target.
 
@@ -71,6 +81,7 @@ def compared(
         perturbation: What is done to the images.
         variant: Which maps are compared.
         clean: The maps of the clean images from the same streams, if they are at hand.
+        changed: The perturbed images, if they are at hand: those of an attack are dear, and another variant has the same.
 
     Returns:
         Maps of one channel as they are, of several reduced by ``abs_sum``; then scaled per image.
@@ -86,7 +97,10 @@ def compared(
     with torch.inference_mode(False), view.frozen():
         before = view.outputs(images).argmax(1)
         chosen = before if targets is None else targets
-        changed = images if variant == "floor" else perturbation.against(explainer, view, images, chosen, streams)
+        if variant == "floor":
+            changed = images
+        elif changed is None:
+            changed = perturbation.against(explainer, view, images, chosen, streams)
         after = view.outputs(changed).argmax(1)
         second = [stream.at("fresh") for stream in streams] if variant in ("fresh", "floor") else streams
         if clean is None:
@@ -96,7 +110,7 @@ def compared(
         else:
             perturbed = explainer.attribute(view, changed, chosen, second).maps
     raw = tuple(one_channel(maps.detach().float()) for maps in (clean, perturbed))
-    return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after)
+    return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after, changed)
 
 
 def seen_through(model: Classifier, perturbation: Perturbation) -> Classifier:

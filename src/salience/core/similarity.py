@@ -21,7 +21,7 @@ class Similarity(Options):
     """Base of all similarities. A similarity is a frozen dataclass with a docstring and `compare`."""
 
     kind = "similarity"
-    examples = ("ssim", "sal.SSIM(window=11)")
+    expected = "A similarity is a name such as 'ssim', or a similarity such as sal.SSIM(window=11)"
 
     def compare(self, first: Maps, second: Maps) -> PerImage:
         """How alike the pairs are.

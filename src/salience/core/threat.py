@@ -25,7 +25,7 @@ class Threat(Options):
     """
 
     kind = "threat"
-    examples = ("delta", "sal.Delta(budget=0.05)")
+    expected = "A threat is a name such as 'delta', or a threat such as sal.Delta(budget=0.05)"
     place: ClassVar[int]
     budget: float
     rate: float

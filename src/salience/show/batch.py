@@ -156,8 +156,7 @@ def _loaded(request: Request, group: Sequence[int], model: Classifier) -> Photog
 
 
 def _outputs(model: Classifier, images: Tensor) -> Outputs:
-    with model.frozen():
-        return model.outputs(images.as_subclass(Tensor).to(model.device)).cpu()
+    return model.outputs(images.as_subclass(Tensor).to(model.device)).cpu()
 
 
 def _check(request: Request, model: Classifier, explainers: Sequence[Explainer], group: Sequence[int]) -> None:

@@ -4,13 +4,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import atomic, locked
 
 FORMAT = 1
 
@@ -71,23 +71,9 @@ class Store:
         with atomic(self.folder / "manifest.json") as file:
             file.write(json.dumps({"format": FORMAT} | manifest, indent=1, allow_nan=False).encode())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else may run in this folder meanwhile. The lock ends with its process, however that ends.
-
-        Raises:
-            InputError: If another process runs here, or the folder cannot be written.
-        """
-        from filelock import FileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise InputError(f"Another process is running a study in {self.folder}: wait for it, or take another folder with --out.") from error
-        except PermissionError as error:
-            raise InputError(f"Cannot write to the folder {self.folder}: {error.strerror}. Choose another with --out.") from error
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else may be running a study in this folder meanwhile."""
+        return locked(self.folder, "running a study")
 
     def write(self, unit: str, rows: Sequence[Row], curves: Sequence[Row], maps: bytes | None = None) -> None:
         """Keep the rows of a unit, whole or not at all.

@@ -10,7 +10,8 @@ import numpy as np
 from salience.perturb.tune import TARGET_DROP, WEIGHT_LEVELS
 from salience.show.overlay import FAINT, INK, drawing, to_png
 from salience.studies.charts import COLOURS
-from salience.studies.tuning import IMAGE_LEVELS, Choice, Row, Tuning
+from salience.studies.tuned import Choice, Row, Tuning
+from salience.studies.tuning import IMAGE_LEVELS
 
 AXES = {
     "weight_sigma": "weight_sigma: sd of the factor on each weight (logarithmic)",

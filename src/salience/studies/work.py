@@ -104,6 +104,7 @@ class _Work:
         self.result = Result(unit)
         self.key: Row = {"image": unit.image, "model": unit.model, "method": unit.method}
         self.explainer = Explainer.from_value(unit.method)
+        self.changed: dict[str, Tensor] = {}  # by perturbation, of the map that is being measured
         self.maps: dict[str, list[np.ndarray]] = {name: [] for name in ("map", "stderr", "df", "target", "seed")}
 
     def done(self) -> Result:
@@ -113,8 +114,7 @@ class _Work:
             item = _data(study.model_dump_json())[self.unit.place]
             model = model_of(self.unit.model, study.device, study.precision, study.chunk)
             image = load_images([item.picture], model, study.fit)
-            with model.frozen():
-                outputs = model.outputs(image.as_subclass(Tensor).to(model.device))
+            outputs = model.outputs(image.as_subclass(Tensor).to(model.device))
             targets = [int(outputs.argmax())] if study.data.targets == "predicted" else self.labels(item, outputs[0])
         except Exception as error:  # whatever is wrong with one image must not stop the others
             for seed in study.seeds:
@@ -159,6 +159,7 @@ class _Work:
         for name in self.study.quality:
             self.measured(key | {"metric": name}, partial(Metric.from_value(name), model, image, target, e, masks=masks, explainer=self.explainer, seed=own))
         view = model.using(score=None if self.study.score is None else model.named_score(self.study.score))
+        self.changed = {}
         for text, variant in self.comparisons():
             self.perturbed(view, image, e, own, Perturbation.from_value(text or self.study.perturbations[0]), key | {"perturbation": text, "variant": variant})
 
@@ -172,11 +173,12 @@ class _Work:
         start = time.perf_counter()
         try:
             images, maps, targets = (each.to(model.device) for each in (image.as_subclass(Tensor), e.maps, e.targets))
-            pair = compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, key["variant"], maps)
+            pair = compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, key["variant"], maps, self.changed.get(key["perturbation"]))
         except Exception as error:  # as above
             for name in self.study.similarities:
                 self.fail(key | {"metric": name}, error)
             return
+        self.changed[key["perturbation"]] = pair.images
         key = key | {"prediction_changed": bool(pair.prediction_changed[0]), "seconds": time.perf_counter() - start}
         for name in self.study.similarities:
             self.measured(key | {"metric": name}, partial(_similar, Similarity.from_value(name), pair))

@@ -47,6 +47,5 @@ class Adversarial(Recipe):
         """Mean cross-entropy of the changed pictures."""
         stride = self.stride or (1.25 if self.steps == 1 else 2.5 / self.steps)
         start = start_within(images, self.epsilon, stream.uniform(images.shape, "start").to(images)) if self.random_start else images
-        with net.frozen():
-            changed = ascend(net, images, labels, start, epsilon=self.epsilon, stride=stride * self.epsilon, steps=self.steps)
+        changed = ascend(net, images, labels, start, epsilon=self.epsilon, stride=stride * self.epsilon, steps=self.steps)
         return F.cross_entropy(net(changed), labels)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from salience.core import registry, spec
-from salience.core.errors import InputError
+from salience.core import registry
 from salience.core.options import Options, option
 
 
@@ -18,6 +17,7 @@ class Architecture(Options):
     """
 
     kind = "architecture"
+    expected = "An architecture is a specification such as 'resnet9:width=16'"
 
     width: int = option(64, "channels of the first convolution; all others follow", at_least=1)
     classes: int = option(10, "classes; salience train takes them from the data", at_least=1)
@@ -30,19 +30,6 @@ class Architecture(Options):
     def begin(self) -> nn.Module:
         """The network that training begins with: untrained, unless an option brings weights."""
         return self.build()
-
-    @classmethod
-    def from_value(cls, value: object) -> "Architecture":
-        """An architecture from a specification such as ``resnet9:width=16``, or an architecture.
-
-        Raises:
-            InputError: If it is neither.
-        """
-        if isinstance(value, Architecture):
-            return value
-        if isinstance(value, str):
-            return spec.build("architecture", value)
-        raise InputError(f"An architecture is a specification such as 'resnet9:width=16', not {type(value).__name__}.")
 
 
 def list_architectures() -> list[str]:

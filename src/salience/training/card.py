@@ -90,15 +90,13 @@ def judged(model: Model, test: Pictures, *, attacked: int, seed: int, report: Re
     def pixels(start: int, stop: int) -> Tensor:
         return test.pixels(slice(start, stop)).to(model.device)
 
-    with model.frozen():
-        outputs = torch.cat([model.outputs(pixels(start, start + 1000)) for start in range(0, len(test), 1000)]).cpu()
+    outputs = torch.cat([model.outputs(pixels(start, start + 1000)) for start in range(0, len(test), 1000)]).cpu()
     if test.multilabel:
         return {"accuracy": _mean_average_precision(outputs.numpy(), test.labels.numpy()), "pgd": None, "weight_sigma": None}
     accuracy = {"measure": "accuracy", **share((outputs.argmax(1) == test.labels).numpy())}
     if report is not None:
         report("finding the weight noise", 0, None)
-    with model.frozen():
-        sigma = tuned_weight_sigma(model, pixels(0, TUNED_ON))
+    sigma = tuned_weight_sigma(model, pixels(0, TUNED_ON))
     robust = None
     if attacked:
         told = None if report is None else partial(report, "attacking")

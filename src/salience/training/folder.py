@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import atomic, locked
 
 FORMAT = 1
 
@@ -25,23 +24,9 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else may train in this folder meanwhile. The lock ends with its process, however that ends.
-
-        Raises:
-            InputError: If another process trains here, or the folder cannot be written.
-        """
-        from filelock import FileLock, Timeout
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise InputError(f"Another process is training in {self.path}: wait for it, or take another folder with --out.") from error
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"Cannot write to the folder {self.path}: {error.strerror}. Choose another with --out.") from error
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else may be training in this folder meanwhile."""
+        return locked(self.path, "training")
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder; None if it is not there.

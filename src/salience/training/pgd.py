@@ -72,16 +72,15 @@ def pgd(
     Differs from the source: nothing.
     """
     stream, total = Stream((seed,), (seed,)), restarts * len(images)
-    with model.frozen():
-        survived = model.outputs(images).argmax(1) == labels
-        for restart in range(restarts):
-            left = survived.nonzero()[:, 0]
-            for part in model.chunks(images[left]):
-                rows = left[part]
-                draws = torch.stack([stream.uniform(images.shape[1:], "pgd", int(row), restart) for row in rows]).to(images)
-                start = start_within(images[rows], epsilon, draws)
-                changed = ascend(model, images[rows], labels[rows], start, epsilon=epsilon, stride=2.5 * epsilon / steps, steps=steps)
-                survived[rows] = model.outputs(changed).argmax(1) == labels[rows]
-                if progress is not None:
-                    progress(len(images) * restart + len(images) * min(part.stop, len(left)) // len(left), total)
+    survived = model.outputs(images).argmax(1) == labels
+    for restart in range(restarts):
+        left = survived.nonzero()[:, 0]
+        for part in model.chunks(images[left]):
+            rows = left[part]
+            draws = torch.stack([stream.uniform(images.shape[1:], "pgd", int(row), restart) for row in rows]).to(images)
+            start = start_within(images[rows], epsilon, draws)
+            changed = ascend(model, images[rows], labels[rows], start, epsilon=epsilon, stride=2.5 * epsilon / steps, steps=steps)
+            survived[rows] = model.outputs(changed).argmax(1) == labels[rows]
+            if progress is not None:
+                progress(len(images) * restart + len(images) * min(part.stop, len(left)) // len(left), total)
     return survived

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.model import Model
@@ -31,6 +31,7 @@ class Recipe(Augmentation):
     """
 
     kind = "recipe"
+    expected = "A recipe is a specification such as 'standard:epochs=10'"
     multilabel: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     network: ClassVar[str] = "resnet18"
@@ -74,19 +75,6 @@ class Recipe(Augmentation):
         if self.drops is not None:
             return self.rate * self.falls_to ** int(share * (self.drops + 1))
         return self.rate * min(share / WARM_UP, (1 - share) / (1 - WARM_UP))
-
-    @classmethod
-    def from_value(cls, value: object) -> "Recipe":
-        """A recipe from a specification such as ``adversarial:steps=1``, or a recipe.
-
-        Raises:
-            InputError: If it is neither.
-        """
-        if isinstance(value, Recipe):
-            return value
-        if isinstance(value, str):
-            return spec.build("recipe", value)
-        raise InputError(f"A recipe is a specification such as 'standard:epochs=10', not {type(value).__name__}.")
 
 
 def list_recipes() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from PIL import Image
 
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.draws import streams
 from salience.core.errors import InputError, unknown
 from salience.core.options import Options, convert, option
@@ -86,6 +86,7 @@ class Dataset(Options):
     """
 
     kind = "dataset"
+    expected = "A data set is a specification such as 'folder:root=photos', or what sal.load_dataset returns"
 
     limit: int | None = option(None, "the first so many pictures; none: all", at_least=1)
     shuffle: int | None = option(None, "seed of a random order; none: the data set's own order")
@@ -136,19 +137,6 @@ class Dataset(Options):
 
     def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(len(self)))
-
-    @classmethod
-    def from_value(cls, value: object) -> "Dataset":
-        """A data set from a specification such as ``folder:root=photos``, or a data set.
-
-        Raises:
-            InputError: If it is neither.
-        """
-        if isinstance(value, Dataset):
-            return value
-        if isinstance(value, str):
-            return spec.build("dataset", value)
-        raise InputError(f"A data set is a specification such as 'folder:root=photos', or what sal.load_dataset returns, not {type(value).__name__}.")
 
 
 def load_dataset(kind: str, **options: Any) -> Dataset:
