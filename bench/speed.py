@@ -18,20 +18,17 @@ def bare_gradients(model: sal.Model, images: torch.Tensor, targets: torch.Tensor
     """Forward and backward passes of ready images, normalisation included, nothing else."""
     step = model.images_at_once(images.shape[-2:])
     batch, wanted = images.repeat(step, 1, 1, 1)[:step], targets.repeat(step)[:step]
-    done = 0
-    while done < passes:
-        n = min(step, passes - done)
+    for part in model.chunks(images[:1].expand(passes, -1, -1, -1)):
+        n = part.stop - part.start
         model.gradient(batch[:n], wanted[:n])
-        done += n
 
 
 def bare_forwards(model: sal.Model, image: torch.Tensor, passes: int) -> None:
     """Forward passes of ready images, normalisation included, nothing else."""
-    step = model.images_at_once(image.shape[-2:])
-    batch = image.repeat(step, 1, 1, 1)
+    batch = image.repeat(model.images_at_once(image.shape[-2:]), 1, 1, 1)
     with torch.no_grad():
-        for start in range(0, passes, step):
-            model(batch[: min(step, passes - start)])
+        for part in model.chunks(image.expand(passes, -1, -1, -1)):
+            model(batch[: part.stop - part.start])
 
 
 def bare_noise(model: sal.Model, images: torch.Tensor, targets: torch.Tensor, draws: int, passes: int) -> None:

@@ -55,6 +55,14 @@ def test_outputs_do_not_depend_on_the_chunk(conv, photos):
             assert torch.allclose(conv.using(chunk=chunk).outputs(many), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize(("images", "chunk", "sizes"), [(8, 6, [4, 4]), (13, 6, [4, 4, 5]), (6, 6, [6]), (0, 6, []), (3, 1, [1, 1, 1])])
+def test_chunks_of_a_batch_are_of_equal_size_but_for_one_image(conv, images, chunk, sizes):
+    """A pass of one or two images costs much more for each."""
+    parts = list(conv.using(chunk=chunk).chunks(torch.zeros(images, 3, 4, 4)))
+    assert [part.stop - part.start for part in parts] == sizes
+    assert [place for part in parts for place in range(images)[part]] == list(range(images))
+
+
 def test_chunks_shrink_with_the_image():
     model = sal.Model(Mean())
     assert model.images_at_once((224, 224)) == 6

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import salience as sal
-from salience.core.montecarlo import BLOCKS, Draws, Moments, jackknife, relative_error, run
+from salience.core.montecarlo import BLOCKS, Draws, Mean, Moments, jackknife, relative_error, run
 
 
 class Plain(sal.Classifier):
@@ -41,6 +41,22 @@ def test_mean_and_standard_error_are_those_of_the_draws(samples, at_once):
         assert done.estimate.df.tolist() == [samples - 1] * 2
     weights = done.estimate.counts[..., None, None, None]
     assert torch.allclose((weights * done.estimate.blocks).sum(0) / weights.sum(0), values.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [2, 6, 1000])
+def test_the_mean_alone(at_once):
+    """What a method within another collects: the same mean, in chunks of one size or nearly."""
+    values, sizes = gaussian(23), []
+
+    def draw(numbers, active):
+        sizes.append(len(numbers))
+        return draws_of(values)(numbers, active)
+
+    done = run(draw, Mean(2), n=2, samples=23, at_once=at_once, model=Plain())
+    assert torch.allclose(done.estimate.maps, values.mean(0), atol=1e-6)
+    assert done.estimate.stderr.isnan().all()
+    assert max(sizes) <= max(1, at_once // 2)
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_no_cancellation():

@@ -105,9 +105,10 @@ class Classifier:
         return len(self.mean_colour)
 
     def chunks(self, images: Images) -> Iterator[slice]:
-        """Slices of a batch, each small enough for one pass."""
-        step = self.images_at_once(images.shape[-2:])
-        return (slice(start, start + step) for start in range(0, len(images), step))
+        """Slices of a batch, each small enough for one pass, of equal size but for one image: small passes are dear."""
+        n = len(images)
+        passes = -(-n // self.images_at_once(images.shape[-2:]))
+        return (slice(n * number // passes, n * (number + 1) // passes) for number in range(passes))
 
     def images_at_once(self, size: Sequence[int]) -> int:
         """How many images of a size go through the network at once."""

@@ -14,7 +14,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.montecarlo import Accumulator, Attribution, Draws, Estimate, Moments, Run, run
+from salience.core.montecarlo import Accumulator, Attribution, Draws, Estimate, Mean, Moments, Run, run
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
@@ -199,18 +199,18 @@ class MonteCarlo(Explainer):
         """Images that go through the network at once; as many draws are made together."""
         return model.images_at_once(images.shape[-2:])
 
-    def accumulator(self, images: Images) -> Accumulator:
-        """What collects the draws: their mean, unless the method is about something else."""
-        return Moments(len(images), self.draws)
+    def accumulator(self, images: Images, errors: bool) -> Accumulator:
+        """What collects the draws: their mean, with its error if asked for, unless the method is about something else."""
+        return Moments(len(images), self.draws) if errors else Mean(len(images))
 
-    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> Run:
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Run:
         """Make the draws."""
         draw = self.sampler(model.using(progress=None), images, targets, streams)
-        return run(draw, self.accumulator(images), n=len(images), samples=self.draws, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
+        return run(draw, self.accumulator(images, errors), n=len(images), samples=self.draws, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The average over all draws."""
-        done = self.sample(model, images, targets, streams)
+        done = self.sample(model, images, targets, streams, errors=False)
         return Attribution(done.estimate.maps, notes=done.notes)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:

@@ -165,14 +165,14 @@ class Model(Classifier, nn.Module):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Every module in evaluation mode inside, and in its own mode again afterwards."""
-        modes = [(module, module.training) for module in self.modules()]
+        training = [module for module in self.modules() if module.training]
         try:
-            for module, _ in modes:
+            for module in training:
                 module.training = False
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            for module in training:
+                module.training = True
 
     def weights_hash(self) -> str:
         """SHA-256 over the names and values of all weights and buffers of the module."""

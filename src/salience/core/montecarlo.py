@@ -139,6 +139,26 @@ class Moments:
         return Estimate(mean, stderr, count - 1, self.mean[:, images], self.counts[:, images])
 
 
+class Mean:
+    """The streaming mean alone: all that a method within another method needs."""
+
+    def __init__(self, n: int) -> None:
+        self.counts = torch.zeros(n)
+        self.mean: Tensor | None = None
+
+    def add(self, draws: range, active: Tensor, values: Tensor) -> None:
+        """Take in values (draws, a, ...); the images all have the same number of draws, as nothing stops within a method."""
+        self.counts[active] += len(draws)
+        new = values.float().mean(0)
+        self.mean = new if self.mean is None else torch.lerp(self.mean, new, len(draws) / float(self.counts[0]))
+
+    def estimate(self, images: Tensor) -> Estimate:
+        """The mean over draws; its error is not known."""
+        assert self.mean is not None
+        mean, counts = self.mean[images], self.counts[images]
+        return Estimate(mean, mean.new_full((), math.nan).expand_as(mean), counts - 1, mean[None], counts[None])
+
+
 def jackknife(whole: Tensor, without: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Standard error and pseudo-values of a statistic, from its values with each block left out.
 
@@ -218,8 +238,8 @@ def run(
     check, done = (FIRST_CHECK if tolerance is not None else samples), 0
     while done < samples and len(active):
         limit = min(check, samples)
-        together = max(1, at_once // len(active))
-        draws = range(done, min(done + together, limit))
+        passes = -(-(limit - done) // max(1, at_once // len(active)))
+        draws = range(done, done + -(-(limit - done) // passes))
         result = draw(draws, active)
         accumulator.add(draws, active, result.values)
         for key, values in result.notes.items():

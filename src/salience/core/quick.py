@@ -235,8 +235,7 @@ def _batch_norm(
         return None
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight.detach()
-    shift = -running_mean * scale
-    shift = shift if bias is None else shift + bias.detach()
+    shift = -running_mean * scale if bias is None else torch.addcmul(bias.detach(), running_mean, scale, value=-1)
     if isinstance(x, Convolution):
         return x.normalised(scale, shift)
     shape = (1, -1, *(1,) * (x.ndim - 2))

@@ -77,9 +77,9 @@ class AverageOverWeights(MonteCarlo):
 
         return draw
 
-    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> Run:
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Run:
         """Make the draws, and warn if the noise destroyed the network."""
-        done = super().sample(model, images, targets, streams, tolerance)
+        done = super().sample(model, images, targets, streams, tolerance, errors)
         kept = done.notes["class_kept"]
         if (kept < 0.5).any():
             share, sigma = kept.min().item(), done.notes["weight_sigma"].max().item()

@@ -31,8 +31,8 @@ class VarGrad(InputNoise):
     noise_level: float | None = option(None, "sd of the noise relative to the image's range; 0.15 if sigma is not given either", at_least=0)
     sigma: float | None = option(None, "absolute sd of the noise, in [0, 1] units", at_least=0)
 
-    def accumulator(self, images: Images) -> Moments:
-        """Moments that report the variance."""
+    def accumulator(self, images: Images, errors: bool) -> Moments:
+        """Moments that report the variance, always with its error."""
         return _Variance(len(images), self.samples)
 
 
