@@ -16,6 +16,11 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would the processes that tests start
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_every_run():
+    torch.manual_seed(0)
+
+
 class ConvNet(nn.Module):
     """Two convolutions with batch norm, ReLU as a module, in place and as a function; any input size."""
 

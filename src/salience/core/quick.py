@@ -8,7 +8,7 @@ Inside `quick` these are replaced by functions that do only what is needed (`ben
 learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -62,6 +62,27 @@ class ClampInPlace(torch.autograd.Function):
         """The gradient strictly between the bounds, as torch's own hardtanh has it."""
         (output,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradients[0], output, *ctx.bounds), None, None
+
+
+class Padded(torch.autograd.Function):
+    """Zeros around a picture; the gradient is the middle of the one outside, without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        """Each value is written once; torch writes all zeros first."""
+        height, width = x.shape[2:]
+        ctx.rows, ctx.columns = slice(top, top + height), slice(left, left + width)
+        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        padded = torch.empty((*x.shape[:2], top + height + bottom, left + width + right), dtype=x.dtype, device=x.device, memory_format=form)
+        padded[:, :, ctx.rows, ctx.columns] = x
+        for edge in (padded[:, :, :top], padded[:, :, top + height :], padded[..., :left], padded[..., left + width :]):
+            edge.zero_()
+        return padded
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """The gradient of what was not added."""
+        return gradients[0][:, :, ctx.rows, ctx.columns], None, None, None, None
 
 
 class Convolved(torch.autograd.Function):
@@ -261,6 +282,13 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     return Convolution(x, weight, bias, stride, padding, dilation, groups)
 
 
+def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor | None:
+    """Zeros on the four sides of pictures; None for any other padding."""
+    if mode != "constant" or value or x.ndim != 4 or len(pad) != 4 or min(pad) < 0:
+        return None
+    return Padded.apply(x, *pad)
+
+
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
     """The convolution, with a gradient for x alone."""
     if not (torch.is_grad_enabled() and x.requires_grad):
@@ -273,5 +301,5 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Ten
         return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
 
 
-WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.conv2d: _conv2d, torch.conv2d: _conv2d}
+WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.pad: _pad, F.conv2d: _conv2d, torch.conv2d: _conv2d}
 QUICK = WITHOUT_RELU | {F.hardtanh: _hardtanh, F.relu6: _relu6}

@@ -19,7 +19,7 @@ from salience.explainers._peers import Arguments, Member, Peer, accepted, made_b
 
 @register("explainer", "gradcam:*", signed=False, stochastic=False, seeded=True, needs_gradient=True, peer=True, cites="Gildenblat et al. 2021")
 class PytorchGradCAM(Peer):
-    """A CAM of pytorch-grad-cam by the name of its class: ``gradcam:EigenCAM``, ``gradcam:GradCAMPlusPlus``, ...
+    """A CAM of pytorch-grad-cam by the name of its class, such as ``gradcam:EigenCAM`` or ``gradcam:GradCAMPlusPlus``.
 
     The layer is found by a forward pass, in a transformer with its token grid. As that library does, each
     map is rectified and scaled to [0, 1], so its scale says nothing.

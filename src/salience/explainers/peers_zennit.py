@@ -14,7 +14,7 @@ from salience.explainers._peers import Arguments, Member, Peer, made_by
 
 @register("explainer", "zennit:*", signed=True, stochastic=False, needs_gradient=True, peer=True, cites="Anders et al. 2021")
 class Zennit(Peer):
-    """A rule-based backward pass of zennit by the name of its composite: ``zennit:EpsilonPlus``, ``zennit:EpsilonGammaBox``, ...
+    """A rule-based backward pass of zennit by the name of its composite, such as ``zennit:EpsilonPlus`` or ``zennit:EpsilonGammaBox``.
 
     It starts from the gradient of the score with respect to the outputs (1 at the target, for the logit), as in
     zennit's examples. Filled in: the bounds of pixel values, and zennit's canonizers for batch norm
