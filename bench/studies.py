@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import skimage.data
@@ -15,7 +16,7 @@ from PIL import Image
 
 from _timing import interleaved, ratio, report, spread
 
-IMAGES, REPEATS = 150, 3
+IMAGES, REPEATS = 48, 3
 
 
 def pictures(folder: Path, count: int) -> None:
@@ -50,24 +51,27 @@ def run(file: Path, workers: int, limit: int) -> dict:
         return json.loads(done.stdout)
 
 
-def main() -> None:
-    """Both tables."""
-    with tempfile.TemporaryDirectory() as where:
-        folder = Path(where)
-        pictures(folder / "pictures", 1000)
-        file = study(folder, "[deletion, insertion]")
-        times = interleaved({"one": lambda: run(file, 1, IMAGES), "two": lambda: run(file, 2, IMAGES)}, REPEATS)
-        rows = [["one worker", spread(times["one"], 1), ""], ["two workers", spread(times["two"], 1), spread(ratio(times["one"], times["two"]))]]
-        report("studies_workers", f"A study of {IMAGES} images, workers of one thread", ["case", "seconds, median (range)", "times faster (1.7 or more)"], rows, {"seconds": times})
-        file = study(folder, "gini")
-        found = {}
-        for count in (10, 100, 1000):
-            times = interleaved({"run": lambda count=count: found.__setitem__(count, run(file, 1, count))}, 1)
-            found[count]["seconds"] = times["run"][0]
-        start = found[10]["seconds"] - 10 * (found[1000]["seconds"] - found[10]["seconds"]) / 990
-        rows = [[str(count), f"{each['seconds']:.1f}", f"{(each['seconds'] - start) / count * 1000:.0f}", f"{each['peak']:.0f}"] for count, each in found.items()]
-        report("studies_growth", "Cost and memory of a study", ["images", "seconds", "ms an image, without the start", "peak memory, MB"], rows, {"found": found})
+def workers(folder: Path) -> None:
+    """Two one-thread workers beside one."""
+    file = study(folder, "['deletion:steps=28', 'insertion:steps=28']")
+    times = interleaved({"one": lambda: run(file, 1, IMAGES), "two": lambda: run(file, 2, IMAGES)}, REPEATS)
+    rows = [["one worker", spread(times["one"], 1), ""], ["two workers", spread(times["two"], 1), spread(ratio(times["one"], times["two"]))]]
+    report("studies_workers", f"A study of {IMAGES} images, workers of one thread", ["case", "seconds, median (range)", "times faster (1.7 or more)"], rows, {"seconds": times})
+
+
+def growth(folder: Path) -> None:
+    """Cost and memory from 10 to 1000 images."""
+    file, found = study(folder, "gini"), {}
+    for count in (10, 100, 1000):
+        begun = time.perf_counter()
+        found[count] = run(file, 1, count) | {"seconds": time.perf_counter() - begun}
+    start = found[10]["seconds"] - 10 * (found[1000]["seconds"] - found[10]["seconds"]) / 990
+    rows = [[str(count), f"{each['seconds']:.1f}", f"{(each['seconds'] - start) / count * 1000:.0f}", f"{each['peak']:.0f}"] for count, each in found.items()]
+    report("studies_growth", "Cost and memory of a study", ["images", "seconds", "ms an image, without the start", "peak memory, MB"], rows, {"found": found})
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as where:
+        pictures(Path(where) / "pictures", 1000)
+        growth(Path(where))
+        workers(Path(where))
