@@ -55,6 +55,14 @@ def test_json_files_and_picture(run):
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.attack.npz", "a.attack.png"]
 
 
+def test_a_fixed_attack_of_a_random_method_shows_both_figures(run):
+    arguments = ("attack", "a.png", *TINY, "--toward", "b.png", "--method", "smoothgrad:samples=2", "--fixed", "--beta", "10+100", "--output-weight", "0")
+    (row,) = objects(run(*arguments, "--json")[1])
+    assert 0 < row["distance_on_own_draws"] < 1
+    assert f"a.png: {row['distance_on_own_draws']:.3f} to the target on the draws that the attack has seen." in run(*arguments)[1]
+    assert run("attack", "a.png", *TINY, "--beta", "x")[::2] == (2, "Error: beta must be a number, not 'x'.\n")
+
+
 def test_without_an_aim_and_with_a_map_as_aim(run):
     (row,) = objects(run("attack", "a.png", *TINY, "--json")[1])
     assert row["objective"] == "top_k"
@@ -87,7 +95,7 @@ def test_several_images_and_a_table(run):
             ("--method", "rise"),
             "Error: The maps of rise are not differentiable, so they cannot be attacked: take gradient, input_x_gradient, integrated_gradients, smoothgrad, uniformgrad, beta_smoothing or gradcam.",
         ),
-        (("--toward", "nothing.npz"), "Error: nothing.npz holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w)."),
+        (("--toward", "nothing.npz"), "Error: There is no file nothing.npz: check the path."),
         (("--steps", "0"), "Error: attack: steps must be at least 1, not 0."),
     ],
 )

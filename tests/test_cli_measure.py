@@ -79,13 +79,68 @@ class TestMeasure:
         assert (row["value"], row["status"]) == (None, "undefined")
         assert row["reason"]
 
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
+    def test_transparency_of_a_mask_does_not_count(self, run, mode):
+        wanted = np.zeros((30, 50), bool)
+        wanted[10:20, 10:30] = True
+        Image.fromarray(wanted.astype(np.uint8) * 255).convert(mode).save("masks/a.png")  # opaque everywhere
+        (row,) = objects(run("measure", "a.png", *TINY, "--method", "gradient", "--metric", "relevance_mass_accuracy", "--masks", "masks", "--json")[1])
+        model = sal.load_model("python:tiny_models:net")
+        images = sal.load_images(["a.png"], model)
+        assert row["value"] == pytest.approx(float(sal.measure("relevance_mass_accuracy", model, images, None, sal.explain("gradient", model, images), masks=[wanted])))
+        assert row["value"] < 0.9
+
+    @pytest.mark.parametrize("shape", ["hw", "1hw", "chw", "1chw"])
+    def test_maps_in_an_npy_file(self, run, shape):
+        model = sal.load_model("python:tiny_models:net")
+        images = sal.load_images(["a.png"], model)
+        maps = np.random.default_rng(1).normal(size=tuple(images.shape)).astype(np.float32)
+        maps = maps if "c" in shape else maps[:, 0]
+        np.save("map.npy", maps if shape[0] == "1" else maps[0])
+        code, out, err = run("measure", "a.png", *TINY, "--maps", "map.npy", "--metric", "gini", "--json")
+        assert (code, err) == (0, "")
+        assert objects(out)[0]["value"] == pytest.approx(float(sal.measure("gini", model, images, None, maps)))
+
+    @pytest.mark.parametrize(
+        ("array", "said"),
+        [
+            (np.zeros((2, 30, 50)), "maps.npz holds 2 map(s) for 1 image(s): give a file with one map for each image."),
+            (np.array(["cat"]), "The array of maps in maps.npz must hold real numbers, not str96: save the maps as floats."),
+            (np.zeros((1, 30, 50), complex), "The array of maps in maps.npz must hold real numbers, not complex128: save the maps as floats."),
+            (np.zeros(3), "maps.npz holds no maps"),
+        ],
+    )
+    def test_arrays_that_are_not_the_maps(self, run, array, said):
+        np.savez("maps.npz", map=array)
+        code, out, err = run("measure", "a.png", *TINY, "--maps", "maps.npz", "--metric", "gini", "--json")
+        assert (code, out) == (2, "")
+        assert said in err
+
+    def test_a_damaged_file_of_maps(self, run):
+        np.savez("whole.npz", map=np.zeros((1, 30, 50)))
+        Path("maps.npz").write_bytes(Path("whole.npz").read_bytes()[:2000])
+        code, _, err = run("measure", "a.png", *TINY, "--maps", "maps.npz", "--metric", "gini")
+        assert code == 2
+        assert "maps.npz holds no maps" in err
+
+    @pytest.mark.parametrize("json_option", [(), ("--json",)])
+    def test_an_error_names_the_picture_and_keeps_the_rows_before_it(self, run, json_option):
+        Image.fromarray(np.ones((3, 4), np.uint8)).save("masks/b.mask.png")
+        code, out, err = run("measure", "a.png", "b.png", *TINY, "--method", "gradient", "--metric", "pointing_game", "--masks", "masks", *json_option)
+        assert code == 2
+        assert err.startswith("Error: b.png: The mask of image 1 has shape (3, 4)")
+        assert err.count("\n") == 1
+        assert "a.png" in out
+        assert "b.png" not in out
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
             (("a.png", "--metric", "gini"), "Say either --method, which makes the maps, or --maps, which reads them."),
             (("a.png", "--method", "gradient", "--metric", "ginny"), "Unknown metric 'ginny': did you mean gini"),
             (("a.png", "--method", "gradient", "--metric", "pointing_game"), "give masks"),
-            (("a.png", "--maps", "a.png", "--metric", "gini"), "a.png holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w)."),
+            (("a.png", "--maps", "a.png", "--metric", "gini"), "a.png holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w), or such an array as an .npy file."),
+            (("a.png", "--maps", "nothing.npz", "--metric", "gini"), "There is no file nothing.npz: check the path."),
             (("a.png", "--method", "gradient", "--metric", "gini", "--masks", "nowhere"), "There is no mask a.png or a.mask.png in nowhere: add it, or leave --masks out."),
             (("a.png", "--method", "gradient", "--metric", "gini", "--target", "dragon"), "Unknown class 'dragon'"),
             (("a.png", "--method", "gradient"), "Missing option"),

@@ -90,6 +90,27 @@ def test_full_sets_what_is_not_spelled_out(run):
     assert [options[key] for key in ("batch", "degrees", "epochs", "rate", "drops", "shift")] == ["48", "3.0", "1", "0.001", "0", "2"]
 
 
+def test_full_keeps_what_is_spelled_out_as_it_would_have_been_anyway(run):
+    """The recipe's own number of epochs, written down, is not the papers'."""
+    code, out, _ = run("train", "standard:rate=0.002,epochs=6", "--data", "cifar10:root=.,limit=8", "--architecture", "lenet", "--full", "--attacked", "0", "--out", "net", "--json")
+    assert code == 0
+    assert [json.loads(out)["options"][key] for key in ("rate", "epochs")] == ["0.002", "6"]
+
+
+def test_a_split_that_is_given_is_taken(run):
+    code, out, _ = run("train", "standard", "--data", "cifar10:root=.,split=test,limit=8", "--test", "cifar10:root=.,split=train,limit=8", *SMALL, "--out", "net", "--json")
+    assert code == 0
+    assert (json.loads(out)["data"]["name"], json.loads(out)["test"]["name"]) == ("cifar10:limit=8,root=.", "cifar10:limit=8,root=.,split=train")
+
+
+def test_pictures_that_the_network_cannot_take_leave_nothing_behind(run, tmp_path):
+    arguments = ("train", "standard", "--data", "cifar10:root=.,limit=8", *SMALL, "--out", "net")
+    code, _, err = run(*arguments, "--size", "16")
+    assert (code, err) == (2, "Error: lenet cannot take pictures of 16 x 16: give another --size, such as 32, or another architecture.\n")
+    assert not (tmp_path / "net" / "run.json").exists()
+    assert run(*arguments)[0] == 0
+
+
 def test_data_sets_are_joined(run):
     code, out, _ = run("train", "standard", "--data", "cifar10:root=.,limit=40", "--data", "cifar10:root=.,limit=24,shuffle=1", *SMALL, "--out", "net", "--json")
     assert code == 0

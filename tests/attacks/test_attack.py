@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.attacks._optimiser import penalised
+from salience.attacks._optimiser import composed, penalised
 from salience.attacks.attack import Problem, units
 from salience.core.classifier import Tape
 from salience.core.draws import streams
@@ -273,6 +273,10 @@ MISTAKES = {
     ),
     "The objective top_k aims at no map: leave toward away, or take the objective target_map.": lambda net, x: sal.attack(net, x, x, objective="top_k"),
     "beta is one positive number, or two to grow from one to the other, not 1.0+2.0+3.0.": lambda net, x: sal.attack(net, x, x, beta=(1, 2, 3)),
+    "There is no threat: give delta, stadv or recolor, or some of them joined by +.": lambda net, x: sal.attack(net, x, x, threat=()),
+    "Unknown option of attack: 'bta': did you mean beta?": lambda net, x: sal.attack(net, x, x, bta=3),
+    "toward is images, maps or an Explanation, not str: a file is read by sal.load_images([path], model).": lambda net, x: sal.attack(net, x, "a.png"),
+    "toward has shape (3, 17, 19), which may be one image or 3 maps: give an image as (1, c, h, w), maps as (n, 1, h, w).": lambda net, x: sal.attack(net, x[:3], x[0]),
     "Each threat can be given once, not delta+delta: give one of them a larger budget.": lambda net, x: sal.attack(net, x, x, threat="delta+delta"),
     "Unknown threat 'detla': did you mean delta?": lambda net, x: sal.attack(net, x, x, threat="detla"),
     "An attack looks at the network and the method: use sal.attack(model, images, method=...), or name it as a perturbation in a study.": lambda net, x: sal.Attack()(x),
@@ -290,10 +294,59 @@ def test_mistakes(sentence, net, pictures):
     assert str(error.value) == sentence
 
 
-@pytest.mark.parametrize("method", ["rise:samples=4", "occlusion", "random", "smoothgrad:samples=2,base=(rise:samples=4)"])
+@pytest.mark.parametrize(
+    "method", ["rise:samples=4", "occlusion", "random", "smoothgrad:samples=2,base=(rise:samples=4)", "guided_backprop", "deconvnet", "smoothgrad:samples=2,base=(guided_backprop)"]
+)
 def test_methods_without_a_derivative_say_so(method, net, pictures):
     with pytest.raises(sal.InputError, match=r"^The maps of .* are not differentiable, so they cannot be attacked: take gradient, "):
         sal.attack(net, pictures, pictures.roll(1, 0), method=method, steps=1)
+
+
+def test_the_best_of_several_runs_is_taken_however_close_they_are(net, pictures, monkeypatch):
+    """Every run changes each picture by noise of a prescribed, hardly different size."""
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(3))
+    made = [(pictures + size * noise).clamp(0, 1) for size in (0.0031, 0.003, 0.0032, 0.0029)]
+    runs = iter(made)
+    monkeypatch.setattr("salience.attacks.attack.descend", lambda threats, images, start, loss, steps, tell: (found := next(runs), [found - images], torch.zeros(steps, len(images))))
+    found = sal.Attack(objective="top_k", restarts=4).run(net, pictures, random_draws=0)
+    clean, objective = sal.Gradient()(net, pictures), sal.TopK()
+    assert found.class_kept.all()
+    values = torch.stack([objective.loss(shares(sal.Gradient()(net, each, targets=found.targets).maps), shares(clean.maps), None) for each in made])
+    assert values.max() - values.min() < 1 / 32
+    assert values.argmin(0).unique().tolist() != [0]
+    assert torch.equal(found.perturbed, torch.stack(made)[values.argmin(0), torch.arange(len(pictures))])
+
+
+@pytest.mark.parametrize("budget", [3e-5, 0.001, 1 / 255, 0.1])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_finished_image_is_within_the_budget_in_double_precision(budget, norm, pictures):
+    threat = sal.Delta(budget=budget, norm=norm)
+    changed, _ = composed([threat], pictures, [torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))])
+    change = (changed.double() - pictures.double()).flatten(1)
+    used = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+    assert (used <= budget).all()
+    assert (used >= 0.9 * budget).all()
+
+
+def test_arrays_are_images_as_tensors_are(net, pictures):
+    aims = [sal.attack(net, pictures, each, steps=1).aim for each in (pictures.roll(1, 0), pictures.roll(1, 0).numpy())]
+    assert torch.equal(*aims)
+
+
+def test_a_fall_from_nothing_is_undefined(net, pictures):
+    found = sal.attack(net, pictures[:1], pictures[:1], steps=1)
+    assert found.fall.isnan().all()
+    assert found.random_fall.isnan().all()
+
+
+def test_a_fixed_attack_is_also_judged_on_its_own_draws(net, pictures):
+    method, aim = sal.SmoothGrad(samples=3), pictures.roll(1, 0)
+    found = sal.attack(net, pictures, aim, method=method, fixed=True, steps=15, seed=[1, 2, 3, 4])
+    maps = method.attribute(net, found.perturbed, found.targets, [stream.at(0, "attack", 0) for stream in streams([1, 2, 3, 4], 4)]).maps
+    assert torch.allclose(found.own_draws, cosine_distance(shares(maps), found.aim), atol=1e-5)
+    assert found.own_draws.mean() < found.distance_to_target[1].mean()
+    assert sal.attack(net, pictures, aim, method=method, steps=1).own_draws is None
+    assert sal.attack(net, pictures, aim, fixed=True, steps=1).own_draws is None
 
 
 def test_the_sharpness_is_in_the_networks_units():

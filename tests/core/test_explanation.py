@@ -1,5 +1,7 @@
 """What an explanation offers: reductions, intervals, slices, files."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,68 @@ def test_slices(smooth):
     assert torch.equal(smooth[-1].maps, second.maps)
     with pytest.raises(IndexError, match=r"^There are 2 images, so no image 2\.$"):
         smooth[2]
+
+
+def test_numpy_numbers_are_numbers_and_lists_are_refused(smooth):
+    second = smooth[np.int64(1)]
+    assert torch.equal(second.maps, smooth[1].maps)
+    assert second.record["images"] == smooth[1].record["images"]
+    for index, kind in (([0, 1], "list"), (True, "bool"), ("0", "str")):
+        with pytest.raises(sal.InputError, match=rf"^Images are taken by number or slice, not by {kind}: write e\[1\], or e\[1:3\] for several\.$"):
+            smooth[index]
+
+
+@pytest.fixture
+def masked(conv, photos):
+    return sal.explain("rise:samples=20,grid=3", conv, photos, targets=0)
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [(3, [3, 3]), ("3", [3, 3]), (np.int64(3), [3, 3]), (torch.tensor(3), [3, 3]), ([1, 2], [1, 2]), (("1", 2), [1, 2]), (torch.tensor([1, 2]), [1, 2]), (np.array([1, 2]), [1, 2])],
+)
+def test_other_targets_in_every_form(masked, conv, photos, target, found):
+    e = masked.for_target(target)
+    assert e.targets.tolist() == found
+    assert torch.allclose(e.maps, sal.explain("rise:samples=20,grid=3", conv, photos, targets=found).maps, atol=1e-6)
+
+
+def test_other_targets_by_name(masked, conv):
+    knowing = dataclasses.replace(masked, class_index=lambda target: conv.class_index(target, 5))
+    assert knowing.for_target("dog").targets.tolist() == [3, 3]
+    assert knowing.for_target(["bee", 2]).targets.tolist() == [1, 2]
+    with pytest.raises(sal.InputError, match=r"^Unknown class 'dig': did you mean dog\?$"):
+        knowing.for_target("dig")
+    with pytest.raises(sal.InputError, match=r"^This explanation does not know the model's class names, so target 'dog' cannot be found: give its index, model\.labels\.index\('dog'\)\.$"):
+        dataclasses.replace(masked, class_index=None).for_target("dog")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (3.7, r"^A target is a class index or name, not 3\.7: give one for all images, or a list with one for each\.$"),
+        (True, r"^A target is a class index or name, not True: .*\.$"),
+        (None, r"^A target is a class index or name, not None: .*\.$"),
+        ([1, 2.0], r"^A target is a class index or name, not 2\.0: .*\.$"),
+        ([1, 2, 3], r"^3 targets were given for 2 images: give one, or one per image\.$"),
+        (5, r"^Target 5 is out of range: .*classes 0 to 4\.$"),
+        (-1, r"^Target -1 is out of range: .*\.$"),
+    ],
+)
+def test_targets_that_are_none(masked, target, message):
+    for e in (masked, dataclasses.replace(masked, class_index=None)):
+        with pytest.raises(sal.InputError, match=message):
+            e.for_target(target)
+
+
+def test_parts_and_files_have_no_other_targets(masked, conv, photos, tmp_path):
+    masked.save(tmp_path / "map.npz")
+    for e in (masked[0], sal.Explanation.load(tmp_path / "map.npz")):
+        with pytest.raises(sal.InputError, match=r"^Part of an explanation, or one from a file, has no scores of other classes any more: call explain again with targets=3\.$"):
+            e.for_target(3)
+    own = sal.explain("rise:samples=20,grid=3", conv, photos, score=lambda outputs, targets: outputs[:, 0])
+    with pytest.raises(sal.InputError, match=r"^With a score of your own, rise:.* computes one class at a time: call explain again with targets=3\.$"):
+        own.for_target(3)
 
 
 def test_files_hold_map_stderr_record_and_no_pickle(smooth, tmp_path):

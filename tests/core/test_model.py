@@ -162,7 +162,7 @@ def test_works_inside_inference_mode_and_no_grad(conv, photos):
     ("make", "message"),
     [
         (lambda: sal.Model("resnet"), r"Model needs an nn\.Module, not str: wrap a function with sal\.BlackBox\(fn\)\."),
-        (lambda: sal.Model(Mean(), mean=(1, 2)), r"mean and std need 3 numbers each for channels='RGB', and std must be positive\."),
+        (lambda: sal.Model(Mean(), mean=(1, 2)), r"mean and std need 3 numbers each \(or one for all\) for channels='RGB', and std must be positive\."),
         (lambda: sal.Model(Mean(), channels="GBR"), r"Unknown channel order 'GBR': did you mean .*\?"),
         (lambda: sal.BlackBox(3), r"BlackBox needs a function from images to scores, not int\."),
     ],

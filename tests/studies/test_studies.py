@@ -19,6 +19,7 @@ from salience.perturb.tune import keep_weight_sigma
 from salience.studies.run import merge, plan, run
 from salience.studies.store import KEY, Store
 from salience.studies.study import read_study
+from salience.studies.summary import tables
 from salience.studies.work import seeds_of
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -66,6 +67,11 @@ class TestTheFile:
     @pytest.mark.parametrize(
         ("old", "new", "line", "said"),
         [
+            ("python:tiny_models:net", "resnet_fifty", 3, "Unknown model 'resnet_fifty': "),
+            ("python:tiny_models:net", "[efficientnet-lite0, efficientnet-light0]", 3, "Unknown model 'efficientnet-light0': did you mean efficientnet-lite0"),
+            ("perturbations: [gaussian_noise, horizontal_flip]\n", "", 6, "The metrics ssim compare maps of perturbed pictures, but there are no perturbations: add some"),
+            (", ssim", "", 6, "The perturbations gaussian_noise, horizontal_flip are of no use without a similarity among the metrics: add one, for example ssim"),
+            ("ssim", "lpips", 6, "A study cannot measure lpips, which compares images and not maps"),
             ("gini", "ginny", 6, "Unknown metric 'ginny': did you mean gini"),
             ("smoothgrad:samples=3", "smoothgrad:sample=3", 5, "did you mean samples"),
             ("smoothgrad:samples=3", "smoothgrat", 5, "did you mean smoothgrad"),
@@ -90,6 +96,11 @@ class TestTheFile:
         assert f"study.yaml, line {line}: " in text
         assert said in text
         assert "\n" not in text.strip()
+
+    @pytest.mark.parametrize("name", ["efficientnet-lite1", "python:no.such:net", "torchvision:resnet18", "timm:any?pretrained=false", "trained:nowhere"])
+    def test_models_are_not_loaded(self, folder, name):
+        (folder / "study.yaml").write_text(STUDY.replace("python:tiny_models:net", name))
+        assert read_study("study.yaml").models == [name]
 
     def test_numbers_as_yaml_writes_them(self, folder):
         (folder / "study.yaml").write_text(STUDY.replace("seed: 3", "seed: 3\nchunk: 2"))
@@ -156,8 +167,14 @@ class TestTheStore:
     def test_a_query_cannot_change_anything(self, folder):
         store = run(read_study("study.yaml"), "out", limit=1)
         before = without_seconds(store)
-        store.query("delete from results")
-        for wrong in ("copy results to 'elsewhere.csv'", "select * from read_csv('study.yaml')", "set enable_external_access = true", "select nothing from results"):
+        for wrong in ("drop table results", "delete from results", "copy results to 'elsewhere.csv'", "set enable_external_access = true", "select 1; select 2"):
+            with pytest.raises(sal.InputError, match=r"^Only SELECT is allowed in a query"):
+                store.query(wrong)
+        for empty in ("", " ; ", "-- nothing"):
+            with pytest.raises(sal.InputError, match=r"^The query is empty: give a SELECT"):
+                store.query(empty)
+        assert store.query("with a as (select 1 as b) select * from a;") == (["b"], [(1,)])
+        for wrong in ("select * from read_csv('study.yaml')", "select nothing from results", "selec"):
             with pytest.raises(sal.InputError, match=r"^The query failed"):
                 store.query(wrong)
         assert without_seconds(store) == before
@@ -175,6 +192,24 @@ class TestTheStore:
         assert same(store, whole)
         assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
         assert len(list(store.folder.glob("*/*.damaged"))) == 2
+
+    @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b""])
+    def test_a_damaged_part_is_named(self, folder, damage):
+        store = run(read_study("study.yaml"), "out", limit=1)
+        part = sorted((store.folder / "results").glob("*.parquet"))[1]
+        part.write_bytes(damage(part.read_bytes()))
+        for ask in (store.rows, lambda: tables(store), lambda: store.query("select 1")):
+            with pytest.raises(sal.InputError, match=rf"^{part} is damaged: continue the study with --resume, which sets it aside and computes it again\.$"):
+                ask()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no star in names")
+    def test_a_folder_may_have_the_letters_of_a_pattern(self, folder):
+        study = read_study("study.yaml")
+        store = run(study, "r[1]*", limit=1)
+        run(study, "r1", limit=2)
+        assert len(store.rows()) == 3 * 2 * 11
+        run(study, "r[1]*", limit=2, resume=True)
+        assert same(store, Store("r1"))
 
     def test_no_study(self, folder):
         with pytest.raises(sal.InputError, match="holds no study"):
@@ -240,6 +275,23 @@ class TestResume:
         run(study.model_copy(update={"seed": 9}), "other")
         with pytest.raises(sal.InputError, match="holds another study"):
             merge(["part1", "other"], "mixed")
+
+    def test_missing_shards_are_named(self, folder):
+        study = read_study("study.yaml")
+        for number in (1, 3):
+            run(study, f"part{number}", shard=(number, 3))
+        for parts, missing in ((["part1", "part3"], "The shard 2/3 is missing"), (["part3"], "The shards 1/3, 2/3 are missing")):
+            with pytest.raises(sal.InputError, match=f"^{missing}: run what is missing with --shard, and give all folders to merge"):
+                merge(parts, "all")
+        assert not (folder / "all").exists()
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_a_limit_without_pictures_is_refused(self, folder, limit):
+        study = read_study("study.yaml")
+        for refused in (lambda: plan(study, limit), lambda: run(study, "out", limit=limit)):
+            with pytest.raises(sal.InputError, match=rf"^A limit of {limit} leaves no pictures: give at least 1 with --limit, or leave it out\.$"):
+                refused()
+        assert not (folder / "out").exists()
 
     def test_two_workers_give_the_same_rows(self, folder, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", str(SUPPORT))

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from salience.core.errors import InputError
 from salience.core.registry import entries
+from salience.studies.report import report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import escaped, grouped, heading, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
+from salience.studies.summary import escaped, grouped, heading, incomplete, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
 
 
 def refused(message):
@@ -162,6 +163,17 @@ def test_on_a_terminal(store, capsys):
     assert re.search(r"gradient +0\.25 \[0\.2\d+, 0\.2\d+\] \*", out)
     assert "pictures whose prediction changed (2 pictures)" in out
     assert "nan" not in out.lower()
+
+
+def test_a_study_that_is_not_complete_says_so(tmp_path, store, capsys):
+    part = made(tmp_path, images=IMAGES[:7], without=("image_03.png", "random"))
+    warning = "The study is not complete: 20 of 21 units (an image, a model and a method each) are done."
+    print_summary(part, Console(width=400))
+    assert capsys.readouterr().out.startswith(warning)
+    report(part)
+    for name in ("tables.md", "tables.tex"):
+        assert warning in (tmp_path / name).read_text()
+    assert incomplete(store) == ""
 
 
 def test_without_rows_or_study(tmp_path):

@@ -54,9 +54,23 @@ def test_checkpoints_are_never_unpickled(tmp_path):
             return (os.mkdir, (str(tmp_path / "run"),))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(sal.InputError, match=r"evil\.pt cannot be loaded \(.*\): give a state dict of this architecture, saved with torch\.save or safetensors\.$"):
+    with pytest.raises(sal.InputError, match=r"evil\.pt is not a checkpoint that can be read \(code in it is never run\): give a state dict saved with torch\.save or safetensors\.$"):
         sal.load_model(f"timm:resnet10t?checkpoint={tmp_path / 'evil.pt'}")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["bad.pt", "bad.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"i am no checkpoint", b"\x89PNG\r\n"])
+def test_files_that_are_no_checkpoints(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(sal.InputError, match=r"is not a checkpoint that can be read \(code in it is never run\): give a state dict saved with torch\.save or safetensors\.$"):
+        sal.load_model(f"timm:resnet10t?checkpoint={tmp_path / name}")
+
+
+def test_checkpoints_of_another_network(tmp_path):
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    with pytest.raises(sal.InputError, match=r"other\.pt does not fit ResNet: give a state dict of this architecture, saved with torch\.save or safetensors\.$"):
+        sal.load_model(f"timm:resnet10t?checkpoint={tmp_path / 'other.pt'}")
 
 
 def test_python_factories(tmp_path, monkeypatch):
@@ -74,10 +88,16 @@ def test_python_factories(tmp_path, monkeypatch):
         "python:factories:wrong": r"^python:factories:wrong returned int: it must return a sal\.Model, a sal\.BlackBox or an nn\.Module\.$",
         "python:factories:none": r"^python:factories:none does not work: .*\.$",
         "python:nowhere:none": r"^The module nowhere cannot be imported \(.*\): run from its folder, or install it\.$",
+        "python:os:name": r"^python:os:name is not a function but str: give a function that returns the model\.$",
+        "python::x": r"^python::x should be python:package\.module:factory, where factory\(\) returns the model\.$",
+        "python:.x:y": r"^python:\.x:y should be python:package\.module:factory, where factory\(\) returns the model\.$",
         "python:factories": r"^python:factories should be python:package\.module:factory, where factory\(\) returns the model\.$",
     }.items():
         with pytest.raises(sal.InputError, match=message):
             sal.load_model(name)
+    assert sal.load_model("python:factories:net", precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(sal.InputError, match=r"^python:factories:box is a black box, whose precision cannot be set: leave precision out\.$"):
+        sal.load_model("python:factories:box", precision="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +119,17 @@ def test_bad_names(name, message):
 def test_bad_device():
     with pytest.raises(sal.InputError, match=r"^The device 'warp' cannot be used here \(.*\): use cpu\.$"):
         sal.load_model(device="warp")
+
+
+def test_bad_precision():
+    with pytest.raises(sal.InputError, match=r"^Unknown precision 'fp16': "):
+        sal.load_model(precision="fp16")
+
+
+def test_loading_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    sal.load_model("timm:resnet10t?pretrained=false")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_missing_weights_package(monkeypatch):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,8 @@ from salience.attacks.top_k import TopK
 from salience.core import registry
 from salience.core.classifier import Classifier, Tape
 from salience.core.draws import Seed, Stream, streams
-from salience.core.errors import InputError
-from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
+from salience.core.errors import InputError, unknown
+from salience.core.explainer import Base, Explainer, MonteCarlo, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
@@ -78,6 +79,8 @@ class Attack(Perturbation):
         super().__post_init__()
         if len(self.beta) not in (1, 2) or not all(each > 0 for each in self.beta):
             raise InputError(f"beta is one positive number, or two to grow from one to the other, not {'+'.join(map(str, self.beta))}.")
+        if not self.threat:
+            raise InputError("There is no threat: give delta, stadv or recolor, or some of them joined by +.")
         names = [each.name for each in self.threats]
         if len(set(names)) < len(names):
             raise InputError(f"Each threat can be given once, not {'+'.join(names)}: give one of them a larger budget.")
@@ -172,6 +175,7 @@ class Attack(Perturbation):
             distance_to_original=reached["original"].cpu(),
             random_distance_to_target=middle.get("target"),
             random_distance_to_original=middle["original"],
+            own_draws=self._on_own_draws(view, perturbed, clean, aim, chosen, sources),
             history=history,
             model=model.name,
             weights=model.weights_hash(),
@@ -179,6 +183,12 @@ class Attack(Perturbation):
 
     def _aim(self, toward: Any, view: Classifier, images: Images, sources: list[Stream]) -> Saliency:
         """The shares of the map aimed at, one an image."""
+        if isinstance(toward, np.ndarray):
+            toward = torch.from_numpy(toward.copy())
+        if not isinstance(toward, Tensor | Explanation):
+            raise InputError(f"toward is images, maps or an Explanation, not {type(toward).__name__}: a file is read by sal.load_images([path], model).")
+        if isinstance(toward, Tensor) and toward.ndim == 3 and len(toward) == view.channels_in > 1:
+            raise InputError(f"toward has shape {tuple(toward.shape)}, which may be one image or {len(toward)} maps: give an image as (1, c, h, w), maps as (n, 1, h, w).")
         if isinstance(toward, Explanation):
             maps = toward.maps
         elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
@@ -198,7 +208,7 @@ class Attack(Perturbation):
         parts = [slice(start, start + step) for start in range(0, len(images), step)]
         best: list[tuple[Images, Parameters, Tensor]] = []
         for part in parts:
-            chosen: tuple[Images, Parameters, Tensor, Tensor] | None = None
+            chosen: tuple[Images, Parameters, Tensor, Tensor, Tensor] | None = None
             for restart in range(self.restarts):
 
                 def tell(count: int, done: int = done) -> None:
@@ -207,24 +217,34 @@ class Attack(Perturbation):
 
                 targets, sources, before_here = judge.targets[part], [stream.at(restart) for stream in judge.streams[part]], view.as_probabilities(before[part])
                 problem = Problem(self, view, targets, before_here, clean[part], None if aim is None else aim[part], sources)
+                if restart == 0:
+                    problem.check(images[part])
                 first = [threat.start(images[part]) for threat in self.threats] if restart == 0 else composed(self.threats, images[part], random_change(self.threats, images[part], sources, 0))[1]
                 found, parameters, history = descend(self.threats, images[part], first, problem.loss, self.steps, tell)
                 done += self.steps
-                kept = (view.outputs(found).argmax(1) == before[part].argmax(1)).float()
-                value = self.objective.loss(shares(judge.chooser(part).maps(found)), problem.clean, problem.aim) - 1e6 * kept  # a kept class before all
+                kept = view.outputs(found).argmax(1) == before[part].argmax(1)
+                value = self.objective.loss(shares(judge.chooser(part).maps(found)), problem.clean, problem.aim)
                 if chosen is None:
-                    chosen = (found, parameters, history, value)
+                    chosen = (found, parameters, history, kept, value)
                 else:
-                    better = value < chosen[3]
+                    better = torch.where(kept == chosen[3], value < chosen[4], kept)  # a kept class before all
                     chosen = (
                         torch.where(better.view(-1, 1, 1, 1), found, chosen[0]),
                         [torch.where(better.view(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(parameters, chosen[1], strict=True)],
                         chosen[2],
-                        torch.minimum(value, chosen[3]),
+                        torch.where(better, kept, chosen[3]),
+                        torch.where(better, value, chosen[4]),
                     )
             assert chosen is not None
             best.append(chosen[:3])
         return torch.cat([each[0] for each in best]), [torch.cat(each) for each in zip(*(each[1] for each in best), strict=True)], torch.cat([each[2] for each in best], 1)
+
+    def _on_own_draws(self, view: Classifier, perturbed: Images, clean: Maps, aim: Saliency | None, targets: Targets, sources: list[Stream]) -> PerImage | None:
+        """What a fixed attack reaches on the draws it has seen."""
+        if not (self.fixed and self.restarts == 1 and isinstance(self.method, MonteCarlo)):
+            return None
+        maps = self.method.attribute(view, perturbed, targets, [stream.at(0).at("attack", 0) for stream in sources]).maps.detach().float()
+        return cosine_distance(shares(maps), shares(clean) if aim is None else aim).cpu()
 
     def _compare(self, judge: "Judge", perturbed: Images, clean: Maps, aim: Saliency | None, maps: Maps | None = None) -> dict[str, PerImage]:
         """Distances of the perturbed images' maps."""
@@ -271,6 +291,19 @@ class Problem:
             return loss
         return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities).square().sum(1)
 
+    def check(self, images: Images) -> None:
+        """Refuse a method whose maps depend on the image by no derivative, where an attack would stand still and look like robustness.
+
+        Raises:
+            InputError: If the objective has no slope anywhere at a random change of the images.
+        """
+        threats, alone = self.attack.threats, dataclasses.replace(self, attack=dataclasses.replace(self.attack, output_weight=0.0))
+        changed = composed(threats, images, random_change(threats, images, self.streams, 0))[0].requires_grad_(True)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(alone.loss(changed, 0).sum(), changed, allow_unused=True)
+        if slope is None or not slope.any():
+            raise not_differentiable(self.attack.method)
+
     def beta(self, step: int) -> float:
         """The sharpness in this step: constant, or growing geometrically."""
         first, last = self.attack.beta[0], self.attack.beta[-1]
@@ -305,6 +338,8 @@ class Attacked:
         distance_to_original: Cosine distance of the maps before and after.
         random_distance_to_target: What random changes of the same budget reach, the median.
         random_distance_to_original: Likewise.
+        own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
+            that the attack was made with, which flatter it; else None.
         history: The loss before each step, (steps, n).
         model: Name of the network.
         weights: Hash of its weights.
@@ -325,6 +360,7 @@ class Attacked:
     distance_to_original: PerImage
     random_distance_to_target: PerImage | None
     random_distance_to_original: PerImage | None
+    own_draws: PerImage | None
     history: Tensor
     model: str
     weights: str
@@ -349,13 +385,17 @@ class Attacked:
 
     @property
     def fall(self) -> PerImage | None:
-        """By what share the distance to the map aimed at fell, (n,)."""
-        return None if self.distance_to_target is None else 1 - self.distance_to_target[1] / self.distance_to_target[0]
+        """By what share the distance to the map aimed at fell, (n,); NaN where it was 0."""
+        return None if self.distance_to_target is None else _fall(*self.distance_to_target)
 
     @property
     def random_fall(self) -> PerImage | None:
         """By what share random changes made it fall."""
-        return None if self.distance_to_target is None or self.random_distance_to_target is None else 1 - self.random_distance_to_target / self.distance_to_target[0]
+        return None if self.distance_to_target is None or self.random_distance_to_target is None else _fall(self.distance_to_target[0], self.random_distance_to_target)
+
+
+def _fall(before: PerImage, after: PerImage) -> PerImage:
+    return torch.where(before > 0, 1 - after / before, torch.nan)
 
 
 def attack(
@@ -377,6 +417,9 @@ def attack(
     Returns:
         The changed images and what they do.
     """
+    known = [field.name for field in dataclasses.fields(Attack)]
+    for wrong in set(options) - set(known):
+        raise unknown("option of attack:", wrong, known)
     chosen = Attack(method=method, threat=threat, **options)
     return chosen.run(model, images, toward, targets, seed=seed, progress=progress)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from salience.core.draws import Stream, stack
 from salience.core.options import option
 from salience.core.registry import register
-from salience.core.threat import INSIDE, Threat
+from salience.core.threat import INSIDE, ROUNDING, Threat
 from salience.core.types import Images, PerImage
 
 
@@ -42,7 +42,8 @@ class Delta(Threat):
         """First so that the sum lies in [0, 1], then within the budget: both hold afterwards, since 0 does."""
         valid, most = (images + parameters).clamp(0, 1) - images, self.budget * (1 - INSIDE)
         if self.norm == "linf":
-            return valid.clamp(-most, most)
+            return valid.clamp(min(ROUNDING - most, 0), max(most - ROUNDING, 0))
+        most = max(most - ROUNDING * images[0].numel() ** 0.5, 0)
         return valid * (most / self.used(valid).clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1)
 
     def random(self, images: Images, streams: Sequence[Stream]) -> Tensor:

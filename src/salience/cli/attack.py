@@ -46,6 +46,9 @@ def attack(
     objective: Annotated[str | None, typer.Option(help="target_map, top_k or centre_of_mass.", show_default="target_map with --toward, else top_k", metavar="O", rich_help_panel="How")] = None,
     steps: Annotated[int, typer.Option(help="Steps of the optimiser.", metavar="N", rich_help_panel="How")] = 100,
     restarts: Annotated[int, typer.Option(help="Runs, the best of which counts.", metavar="N", rich_help_panel="How")] = 1,
+    output_weight: Annotated[float, typer.Option(help="Weight of the change of the probabilities in the loss.", metavar="W", rich_help_panel="How")] = 2.5,
+    beta: Annotated[str, typer.Option(help="Sharpness of the softplus that stands for ReLU; two joined by + grow it.", metavar="B", rich_help_panel="How")] = "100",
+    fixed: Annotated[bool, typer.Option("--fixed", help="Keep the same draws of a random method throughout, which flatters the attack: both figures are shown.", rich_help_panel="How")] = False,
     seed: Annotated[int, typer.Option(help="Of all draws.", metavar="N", rich_help_panel="How")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the pictures (.png) and the changed images (.npz).", metavar="DIR", rich_help_panel="Output")] = Path("out"),
@@ -60,10 +63,11 @@ def attack(
 
     from salience.attacks.attack import Attack
     from salience.core.model import Model
+    from salience.core.options import convert
     from salience.show.batch import stems_of
     from salience.zoo.models import load_model
 
-    chosen = Attack(method=method, threat=threat, objective=objective, steps=steps, restarts=restarts)
+    chosen = Attack(method=method, threat=threat, objective=objective, steps=steps, restarts=restarts, output_weight=output_weight, beta=convert(beta, tuple[float, ...], "beta"), fixed=fixed)
     chosen = dataclasses.replace(chosen, threat=_with_budgets(chosen, budget))
     if model.startswith("python:"):
         sys.path.append(str(Path.cwd()))
@@ -72,14 +76,19 @@ def attack(
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
     aim = None if toward is None else _aim(toward, network)
     table = new_table("image", "class", "kept", "method", "threat", "to the target", "random", "to the original", "random ", "ssim", "lpips", "seconds")
+    own: list[str] = []
     with progress() as report:
         for path, name in zip(images, stems_of(images), strict=True):
             row = _attacked(chosen, network, path, out / f"{name}.attack", aim, target, seed, report)
             if as_json:
                 print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
             table.add_row(*map(Text, _cells(row)))
+            if row["distance_on_own_draws"] is not None:
+                own.append(f"{path.name}: {row['distance_on_own_draws']:.3f} {'to the target' if aim is not None else 'to the original'} on the draws that the attack has seen.")
     if not as_json:
         console().print(table)
+        for sentence in own:
+            console().print(sentence, highlight=False, markup=False, soft_wrap=True)
         console().print(
             "Cosine distances of the map: to the map aimed at (before → after) and to the map as it was; random: the median of 20 random changes of the same budget.", style="dim", soft_wrap=True
         )
@@ -131,6 +140,7 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
         "random_distance_to_original": of(found.random_distance_to_original),
         "lpips": of(found.lpips),
         "ssim": of(found.ssim),
+        "distance_on_own_draws": of(found.own_draws),
         "steps": found.attack.steps,
     }
 

@@ -5,7 +5,10 @@
 import json
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +38,8 @@ def measure(
     images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
     metric: Annotated[list[str], typer.Option(help="NAME or NAME:key=value,...; may be repeated; see salience list metrics.", show_default=False, metavar="NAME", rich_help_panel="What is measured")],
     maps: Annotated[
-        list[Path] | None, typer.Option(help="Maps to judge: an .npz with an array 'map', one file for all images or one each, in order.", metavar="FILE", rich_help_panel="What is measured")
+        list[Path] | None,
+        typer.Option(help="Maps to judge: an .npz with an array 'map', or an .npy; one file for all images or one each, in order.", metavar="FILE", rich_help_panel="What is measured"),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Methods that make the maps; may be repeated.", show_default=False, metavar="M", rich_help_panel="What is measured")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder with IMAGE.png or IMAGE.mask.png for each image, nonzero where the object is.", metavar="DIR", rich_help_panel="What is measured")] = None,
@@ -65,16 +69,28 @@ def measure(
         sys.path.append(str(Path.cwd()))
     classifier = load_model(model, device=device)
     table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
-    with progress() as report:
-        for place, path in enumerate(images):
-            for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
-                if as_json:
-                    print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
-                value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
-                error = "" if row["stderr"] is None else f"{row['stderr']:.2g}"
-                table.add_row(*map(Text, (path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}")))
-    if not as_json:
-        console().print(table)
+    try:
+        with progress() as report:
+            for place, path in enumerate(images):
+                with _naming(path):
+                    for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
+                        if as_json:
+                            print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
+                        value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
+                        error = "" if row["stderr"] is None else f"{row['stderr']:.2g}"
+                        table.add_row(*map(Text, (path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}")))
+    finally:  # an error does not lose what was measured before it
+        if table.row_count and not as_json:
+            console().print(table)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the picture in what is wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
 def _rows(
@@ -117,7 +133,17 @@ def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:
 
 
 def maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
-    """The maps of one image: an `Explanation` if salience wrote the file, else an array (1, ...)."""
+    """The maps of one image: an `Explanation` if salience wrote the file, else an array (1, ...).
+
+    Args:
+        files: One file for all images or one each: an .npz with an array ``map``, (h, w), (n, h, w) or (n, c, h, w),
+            or an .npy, which for one image may be (3, h, w), a map with three channels, too.
+        place: The number of the image.
+        count: How many images there are.
+
+    Raises:
+        InputError: If the file is missing, holds no maps, or not as many as images.
+    """
     import numpy as np
 
     from salience.core.explanation import Explanation
@@ -125,31 +151,35 @@ def maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
     if files is None:
         return None
     path = files[place if len(files) > 1 else 0]
-    index = 0 if len(files) > 1 or count == 1 else place
+    index, wanted = (0, 1) if len(files) > 1 else (place, count)
+    if not path.exists():
+        raise InputError(f"There is no file {path}: check the path.")
+    holds_none = f"{path} holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w), or such an array as an .npy file."
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, array = file.files, file["map"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w).") from error
-    array = array[None] if array.ndim == 2 else array
-    if index >= len(array):
-        raise InputError(f"{path} holds {len(array)} map(s), too few for {count} images: give one file for each image.")
+        with path.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            plain = isinstance(loaded, np.ndarray)
+            names, array = ([], loaded) if plain else (loaded.files, loaded["map"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(holds_none) from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"The array of maps in {path} must hold real numbers, not {array.dtype.name}: save the maps as floats.")
+    if array.ndim not in (2, 3, 4):
+        raise InputError(holds_none)
+    if array.ndim == 2 or (plain and wanted == 1 and array.ndim == 3 and len(array) == 3):
+        array = array[None]
+    if len(array) != wanted:
+        raise InputError(f"{path} holds {len(array)} map(s) for {wanted} image(s): give a file with one map for each image.")
     return Explanation.load(path)[index] if "record" in names else array[index : index + 1]
 
 
 def _mask(folder: Path | None, image: Path) -> "np.ndarray | None":
-    """The mask of an image: nonzero where the object is."""
-    import numpy as np
-    from PIL import Image
+    """The mask of an image: True where the object is."""
+    from salience.zoo.data import _files
 
     if folder is None:
         return None
     for name in (f"{image.stem}.mask.png", f"{image.stem}.png"):
         if (folder / name).exists():
-            try:
-                with Image.open(folder / name) as opened:
-                    mask = np.asarray(opened)
-            except OSError as error:
-                raise InputError(f"The mask {folder / name} cannot be read: give a PNG, nonzero where the object is.") from error
-            return (mask if mask.ndim == 2 else mask[..., :3].max(2)) != 0
+            return _files.mask(folder / name)
     raise InputError(f"There is no mask {image.stem}.png or {image.stem}.mask.png in {folder}: add it, or leave --masks out.")

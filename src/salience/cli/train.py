@@ -66,6 +66,7 @@ def train(
 
     The folder gets checkpoints, a log, learning curves, the weights, and a card: data, recipe, accuracy with its interval, and accuracy under attack.
     """
+    from salience.core.spec import written
     from salience.training.architecture import Architecture
     from salience.training.loop import train as trained
     from salience.training.recipe import Recipe
@@ -78,10 +79,10 @@ def train(
     chosen = Recipe.from_value(recipe)
     network = Architecture.from_value(architecture or chosen.network)
     if full:
-        chosen = dataclasses.replace(chosen.full(network), **chosen.changed())
+        chosen = dataclasses.replace(chosen.full(network), **{name: getattr(chosen, name) for name in written(recipe)})
     if epochs is not None:
         chosen = dataclasses.replace(chosen, epochs=epochs)
-    splits = [_splits(Dataset.from_value(each)) for each in data]
+    splits = [_splits(Dataset.from_value(each), "split" in written(each)) for each in data]
     tested = splits[0][1] if test is None else Dataset.from_value(test)
     with progress() as report:
         training, testing = _read([each for each, _ in splits], tested, size, chosen.multilabel, report)
@@ -108,8 +109,8 @@ def train(
         _print_card(card, out)
 
 
-def _splits(data: "Dataset") -> "tuple[Dataset, Dataset | None]":
-    """The pictures to train with and those to test with, if the data set has splits."""
+def _splits(data: "Dataset", given: bool) -> "tuple[Dataset, Dataset | None]":
+    """The pictures to train with, those of a split that was given, and those to test with, if the data set has splits."""
     splits = {field.name: field.default for field in dataclasses.fields(data)}
     if "split" not in splits:
         return data, None
@@ -118,7 +119,7 @@ def _splits(data: "Dataset") -> "tuple[Dataset, Dataset | None]":
         changes: dict[str, Any] = {"split": split}
         return dataclasses.replace(data, **changes)
 
-    return data if "split" in data.changed() else of("train"), of(splits["split"])
+    return data if given else of("train"), of(splits["split"])
 
 
 def _read(data: "list[Dataset]", test: "Dataset | None", size: int, multilabel: bool, report: "Report") -> "tuple[Pictures, Pictures | None]":

@@ -1,7 +1,9 @@
 """What every classifier offers, white box or black: checked outputs in small chunks, scores, labels."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import numbers
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -41,12 +43,31 @@ MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""
 
 
-def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def pair(size: Any) -> tuple[int, int] | None:
     """A size as (height, width); one number is a square."""
     if size is None:
         return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
+    sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, numbers.Real) and float(side).is_integer() and float(side) > 0 for side in sides):
+        raise InputError(f"size is one positive whole number, or height and width, not {size!r}.")
+    height, width = (int(float(side)) for side in sides)
+    return height, width
+
+
+def class_names(labels: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
+    """Class names in index order, from a list or from a dictionary by index.
+
+    Raises:
+        InputError: If they are neither.
+    """
+    if labels is None:
+        return None
+    if isinstance(labels, Mapping):
+        by_index = {str(index): label for index, label in labels.items()}
+        labels = [by_index.get(str(index), f"class {index}") for index in range(len(by_index))]
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise InputError(f"labels is a list of class names in index order, or a dictionary of them by index, not {type(labels).__name__}.")
+    return [str(label) for label in labels]
 
 
 class Classifier:
@@ -196,7 +217,7 @@ class Classifier:
             InputError: If there is no such class; the nearest names are offered.
         """
         text = str(target).strip()
-        if text.lstrip("-").isdigit():
+        if re.fullmatch("-?[0-9]+", text):
             if not 0 <= int(text) < classes:
                 raise InputError(f"Target {text} is out of range: {self.name} has classes 0 to {classes - 1}.")
             return int(text)
@@ -207,4 +228,6 @@ class Classifier:
             raise InputError(f"Several classes are called {text!r}: give one of the indices {', '.join(map(str, found))}.")
         if not found:
             raise unknown("class", text, self.labels)
+        if found[0] >= classes:
+            raise InputError(f"{self.name} has {classes} classes but {len(self.labels)} names, so {text!r} is none of its classes: give as many names as classes.")
         return found[0]

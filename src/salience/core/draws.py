@@ -82,6 +82,10 @@ def streams(seed: Seed, n: int) -> list[Stream]:
     Raises:
         InputError: If there are not as many seeds as images, or one is not an integer.
     """
+    if isinstance(seed, Tensor | np.ndarray):
+        seed = seed.tolist()
+    if not isinstance(seed, Integer | Iterable):
+        raise InputError(f"A seed is an int, one int per image, or one pair of ints (image, weights) per image, not {type(seed).__name__}.")
     seeds: list[Any] = [seed] * n if isinstance(seed, Integer) else list(seed)
     if len(seeds) != n:
         raise InputError(f"{len(seeds)} seeds were given for {n} images: give one int, or one int per image.")

@@ -1,10 +1,13 @@
 """What an explainer is: a frozen set of options with one method, `attribute`."""
 
+import dataclasses
+import numbers
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,10 +102,10 @@ class Explainer(Options):
         """
         if not isinstance(model, Classifier):
             raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
-        if chunk is not None and chunk < 1:
-            raise InputError(f"chunk must be at least 1, not {chunk}.")
-        if tolerance is not None and not tolerance > 0:
-            raise InputError(f"tolerance must be above 0, not {tolerance}.")
+        if chunk is not None and not (isinstance(chunk, numbers.Integral) and chunk >= 1):
+            raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}.")
+        if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
+            raise InputError(f"tolerance must be a number above 0, not {tolerance!r}.")
         shown = images
         images = checked_images(images, model)
         sources = streams(seed, len(images))
@@ -128,7 +131,8 @@ class Explainer(Options):
             if chosen.every is not None:
                 scored["probability"] = model.as_probabilities(outputs).gather(1, targets[:, None])[:, 0].tolist()
             scored |= {key: value.tolist() for key, value in done.notes.items()}
-            return self._explanation(done, targets, chosen, record | {"images": scored}, shown, explanation)
+            made = self._explanation(done, targets, chosen, record | {"images": scored}, shown, explanation)
+            return dataclasses.replace(made, class_index=lambda target: model.class_index(target, outputs.shape[1]))
 
         return explanation(done, indices)
 
@@ -308,9 +312,9 @@ def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tenso
     """
     if targets is None:
         return outputs.argmax(1)
-    if isinstance(targets, Tensor):
+    if isinstance(targets, Tensor | np.ndarray):
         targets = targets.tolist()
-    listed = [targets] * len(outputs) if isinstance(targets, int | str) else list(targets)
+    listed = list(targets) if isinstance(targets, Iterable) and not isinstance(targets, str) else [targets] * len(outputs)
     if len(listed) != len(outputs):
         raise InputError(f"{len(listed)} targets were given for {len(outputs)} images: give one, or one per image.")
     return torch.tensor([model.class_index(each, outputs.shape[1]) for each in listed])

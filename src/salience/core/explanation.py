@@ -16,9 +16,13 @@ from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.core.montecarlo import jackknife, relative_error
 from salience.core.reduction import reduce
+from salience.core.score import SCORES
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
 
 FORMAT = 1
+
+ALL_CLASSES = ("rise", "occlusion", "lime")
+"""The methods that score all classes at once, unless the score is a user's own function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,8 @@ class Explanation:
         images: The images explained, (n, c, h, w) in [0, 1]; None after loading from a file.
         blocks: Up to 20 block estimates (b, n, c, h, w), for the error of non-linear steps.
         counts: Draws in each block, (b, n).
+        retarget: The explanation of other targets from the same draws; None where there are no scores for it.
+        class_index: The index of a class given by index or name; None where the model's class names are not known.
     """
 
     maps: Maps
@@ -53,6 +59,7 @@ class Explanation:
     blocks: Tensor | None = None
     counts: Tensor | None = None
     retarget: Callable[[Targets], "Explanation"] | None = field(default=None, repr=False)
+    class_index: Callable[[Any], int] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """Method, score and shape, not the numbers."""
@@ -64,11 +71,24 @@ class Explanation:
         """Number of images."""
         return len(self.maps)
 
-    def __getitem__(self, index: int | slice) -> "Explanation":
-        """The explanation of one image, or of some of them."""
-        part = slice(index, index + 1 or None) if isinstance(index, int) else index
-        if isinstance(index, int) and not -len(self) <= index < len(self):
-            raise IndexError(f"There are {len(self)} images, so no image {index}.")
+    def __getitem__(self, index: Any) -> "Explanation":
+        """The explanation of one image, or of some of them.
+
+        Args:
+            index: The number of an image, or a slice.
+
+        Raises:
+            InputError: If it is neither.
+            IndexError: If there is no such image.
+        """
+        if isinstance(index, slice):
+            part = index
+        elif _is_whole(index):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"There are {len(self)} images, so no image {index}.")
+            part = slice(int(index), int(index) + 1 or None)
+        else:
+            raise InputError(f"Images are taken by number or slice, not by {type(index).__name__}: write e[1], or e[1:3] for several.")
         cut = {name: getattr(self, name)[part] for name in ("maps", "samples", "targets")}
         cut |= {name: None if getattr(self, name) is None else getattr(self, name)[part] for name in ("stderr", "df", "converged", "images")}
         cut |= {name: None if getattr(self, name) is None else getattr(self, name)[:, part] for name in ("blocks", "counts")}
@@ -121,18 +141,44 @@ class Explanation:
         without = (total * self.maps - weights * self.blocks) / (total - weights)
         return jackknife(reduce(self.maps, how), reduce(without, how), self.counts)[0]
 
-    def for_target(self, target: int) -> "Explanation":
+    def for_target(self, target: Any) -> "Explanation":
         """The explanation of another class from the same draws, without any forward pass.
 
         Args:
-            target: Class index.
+            target: Class index or name, one for all images or one each.
 
         Raises:
-            InputError: If the method does not score all classes at once, or there is no such class.
+            InputError: If the method does not score all classes at once, this is part of an explanation or
+                was loaded from a file, or there is no such class.
         """
         if self.retarget is None:
-            raise InputError(f"{self.method} computes one class at a time: call explain again with targets={target} (rise, occlusion and lime score all classes at once).")
-        return self.retarget(torch.full_like(self.targets, target))
+            if self.method.partition(":")[0] not in ALL_CLASSES:
+                raise InputError(f"{self.method} computes one class at a time: call explain again with targets={target!r} (rise, occlusion and lime score all classes at once).")
+            if self.score not in SCORES:
+                raise InputError(f"With a score of your own, {self.method} computes one class at a time: call explain again with targets={target!r}.")
+            raise InputError(f"Part of an explanation, or one from a file, has no scores of other classes any more: call explain again with targets={target!r}.")
+        return self.retarget(self._indices(target))
+
+    def _indices(self, target: Any) -> Targets:
+        """Class indices (n,) of what `for_target` was given."""
+        given = target.tolist() if isinstance(target, Tensor | np.ndarray | np.generic) else target
+        listed = list(given) if isinstance(given, list | tuple) else [given] * len(self)
+        if len(listed) != len(self):
+            raise InputError(f"{len(listed)} targets were given for {len(self)} images: give one, or one per image.")
+        return torch.tensor([self._index(each) for each in listed], dtype=torch.int64)
+
+    def _index(self, target: Any) -> int:
+        """The index of one class; whether there are so many classes is for `class_index` or `retarget` to say."""
+        if not (_is_whole(target) or isinstance(target, str)):
+            raise InputError(f"A target is a class index or name, not {target!r}: give one for all images, or a list with one for each.")
+        if self.class_index is not None:
+            return self.class_index(target)
+        text = str(target).strip()
+        if not text.removeprefix("-").isdecimal():
+            raise InputError(f"This explanation does not know the model's class names, so target {text!r} cannot be found: give its index, model.labels.index({text!r}).")
+        if int(text) < 0:
+            raise InputError(f"Target {text} is out of range: classes are counted from 0.")
+        return int(text)
 
     def show(self) -> Any:
         """A matplotlib figure: image, map and, for random methods, the error of the map."""
@@ -198,6 +244,11 @@ class Explanation:
             raise
         except Exception as error:  # numpy raises many kinds for damaged files; each means the same to the user
             raise InputError(f"{path} is not an explanation saved by salience ({type(error).__name__}): give a file written by e.save().") from error
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's, and not True or False."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def finite(value: Any) -> Any:

@@ -133,7 +133,7 @@ class Metric(Options):
         targets: Target,
         maps: Any,
         *,
-        masks: Sequence[Any] | Tensor | None = None,
+        masks: Any = None,
         explainer: object = None,
         seed: Seed = 0,
         score: str | Callable | None = None,
@@ -147,8 +147,8 @@ class Metric(Options):
             images: (n, c, h, w) in [0, 1]; as `load_images` returns them, they know their original pictures.
             targets: Class index or name, one for all or one each; None takes those of the explanation, else the predicted.
             maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w).
-            masks: For metrics of localisation: one mask an image, nonzero where the object is, in the size of
-                the original picture or of the model's input.
+            masks: For metrics of localisation: one mask an image, a tensor or array, nonzero where the object is,
+                in the size of the original picture or of the model's input.
             explainer: For metrics that change the image or the model: what makes new maps. With None, the
                 method of the explanation.
             seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
@@ -210,7 +210,7 @@ def measure(
     images: Any,
     targets: Target = None,
     maps: Any = None,
-    masks: Sequence[Any] | Tensor | None = None,
+    masks: Any = None,
     explainer: object = None,
     seed: Seed = 0,
     details: bool = False,
@@ -248,8 +248,31 @@ def _indices(targets: Target, model: Classifier, images: Images) -> Targets:
     return target_indices(targets, model.outputs(images if targets is None else images[:1]).expand(len(images), -1), model)
 
 
+def real_tensor(value: Any, wanted: str) -> Tensor:
+    """A tensor, an array or what NumPy makes an array of, as a plain tensor: float64 if it was, else float32.
+
+    Args:
+        value: What was given.
+        wanted: The beginning of the message, for example ``"maps must be a tensor or an array"``.
+
+    Raises:
+        InputError: If it is not made of real numbers.
+    """
+    try:
+        found = value.as_subclass(Tensor).detach() if isinstance(value, Tensor) else np.array(value)  # a copy: arrays may be read-only or flipped
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{wanted} of real numbers, not {type(value).__name__}.") from None
+    if isinstance(found, Tensor):
+        if found.is_complex():
+            raise InputError(f"{wanted} of real numbers, not of {str(found.dtype).removeprefix('torch.')}.")
+        return found if found.dtype == torch.float64 else found.float()
+    if found.dtype.kind not in "biuf":
+        raise InputError(f"{wanted} of real numbers, not of {found.dtype.name}." if found.ndim else f"{wanted}, not {type(value).__name__}.")
+    return torch.from_numpy(found.astype(np.float64 if found.dtype.kind == "f" and found.dtype.itemsize >= 8 else np.float32, copy=False))
+
+
 def _checked_maps(maps: Any, images: Images) -> Maps:
-    maps = torch.as_tensor(maps).detach().to(images.device, torch.float32)
+    maps = real_tensor(maps, "maps must be an Explanation, a tensor or an array").to(images.device, torch.float32)
     maps = maps[:, None] if maps.ndim == 3 else maps
     if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:] or maps.shape[1] not in (1, images.shape[1]):
         raise InputError(f"maps of shape {tuple(maps.shape)} do not fit images of shape {tuple(images.shape)}: give one map per image, (n, c, h, w), (n, 1, h, w) or (n, h, w).")
@@ -259,15 +282,21 @@ def _checked_maps(maps: Any, images: Images) -> Maps:
     return maps
 
 
-def _checked_masks(masks: Sequence[Any] | Tensor, images: Images, geometry: Sequence[Geometry] | None) -> list[Tensor]:
+def _checked_masks(masks: Any, images: Images, geometry: Sequence[Geometry] | None) -> list[Tensor]:
+    try:
+        masks = list(masks)
+    except TypeError:
+        raise InputError(f"masks must be a list, a tensor or an array with one mask per image, not {type(masks).__name__}.") from None
     if len(masks) != len(images):
         raise InputError(f"{len(masks)} masks were given for {len(images)} images: give one per image.")
     found = []
     for number, each in enumerate(masks):
-        mask = each != 0 if isinstance(each, Tensor) else torch.from_numpy(np.asarray(each) != 0)
+        mask = real_tensor(each, f"The mask of image {number + 1} must be a tensor or an array")
         sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
         if tuple(mask.shape) not in sizes:
             wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))
             raise InputError(f"The mask of image {number + 1} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
-        found.append(mask)
+        if mask.isnan().any():
+            raise InputError(f"The mask of image {number + 1} holds NaN: give 0 off the object and another number on it.")
+        found.append(mask != 0)
     return found

@@ -1,14 +1,18 @@
 """White boxes: a network together with the preprocessing it expects, as one module from [0, 1] to scores."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
-from salience.core.classifier import Classifier, pair
+from salience.core.classifier import Classifier, class_names, pair
 from salience.core.errors import InputError, unknown
 from salience.core.quick import StaleError, function_modes, quick
 from salience.core.score import Score
@@ -16,6 +20,19 @@ from salience.core.types import Images, Outputs, Targets
 
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Found:
+    """What has been found out about a network, shared by all views of it.
+
+    Attributes:
+        memory_format: The order of values that it takes: channels last, which is faster, unless it cannot.
+        quick: Whether its passes may be made by `quick`.
+    """
+
+    memory_format: torch.memory_format = torch.channels_last
+    quick: bool = True
 
 
 class Model(Classifier, nn.Module):
@@ -26,10 +43,10 @@ class Model(Classifier, nn.Module):
 
     Args:
         module: Any `nn.Module` from (n, c, h, w) to (n, k); an output with ``.logits`` will do.
-        mean: Subtracted per channel, in the module's own units and channel order. None subtracts nothing.
+        mean: Subtracted per channel: numbers, or one for all, in the module's own units and channel order. None subtracts nothing.
         std: Divided by per channel, likewise.
         size: (height, width) of the input, or one int for a square; None takes images as they come.
-        labels: Class names in index order.
+        labels: Class names in index order, or by index in a dictionary.
         channels: Order of the module's channels: ``RGB``, ``BGR``, or ``L`` for grey images.
         value_range: What white is for the module: 1, or 255.
         name: How records call it; by default the class of the module.
@@ -41,6 +58,9 @@ class Model(Classifier, nn.Module):
     """
 
     white_box = True
+    module: nn.Module
+    found: Found
+    value_range: float
     mean: Tensor
     std: Tensor
 
@@ -48,10 +68,10 @@ class Model(Classifier, nn.Module):
         self,
         module: Any,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        size: int | Sequence[int] | None = None,
-        labels: Sequence[str] | None = None,
+        mean: Any = None,
+        std: Any = None,
+        size: Any = None,
+        labels: Sequence[str] | Mapping[int, str] | None = None,
         channels: str = "RGB",
         value_range: float = 1,
         name: str | None = None,
@@ -62,16 +82,18 @@ class Model(Classifier, nn.Module):
         if not isinstance(module, nn.Module):
             raise InputError(f"Model needs an nn.Module, not {type(module).__name__}: wrap a function with sal.BlackBox(fn).")
         if channels not in CHANNEL_ORDERS:
-            raise unknown("channel order", channels, CHANNEL_ORDERS)
+            raise unknown("channel order", str(channels), CHANNEL_ORDERS)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         if outputs not in ("logits", "probabilities"):
             raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
         self.order = CHANNEL_ORDERS[channels]
         count = len(self.order)
-        mean, std = tuple(mean or (0.0,) * count), tuple(std or (1.0,) * count)
-        if len(mean) != count or len(std) != count or not all(each > 0 for each in std):
-            raise InputError(f"mean and std need {count} numbers each for channels={channels!r}, and std must be positive.")
+        mean, std = _by_channel(mean, 0.0, count), _by_channel(std, 1.0, count)
+        if mean is None or std is None or not all(each > 0 for each in std):
+            raise InputError(f"mean and std need {count} numbers each (or one for all) for channels={channels!r}, and std must be positive.")
+        if not (isinstance(value_range, numbers.Real) and value_range > 0):
+            raise InputError(f"value_range is what white is for the network, 1 or 255, not {value_range!r}.")
         self.module = module
         self.value_range = float(value_range)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -79,10 +101,11 @@ class Model(Classifier, nn.Module):
         colour = torch.tensor(mean) / self.value_range
         self.mean_colour = torch.empty(count).index_copy(0, torch.tensor(self.order), colour).clamp(0, 1)
         self.size = pair(size)
-        self.labels = labels
+        self.labels = class_names(labels)
         self.name = name or type(module).__name__
         self.probabilities = outputs == "probabilities"
         self.precision = precision
+        self.found = Found()
         parameter = next(module.parameters(), None)
         self.to_device(parameter.device if parameter is not None else torch.device("cpu"))
 
@@ -102,9 +125,18 @@ class Model(Classifier, nn.Module):
 
     def forward(self, images: Images) -> Any:
         """Images (n, c, h, w) in [0, 1] to outputs (n, k), differentiable."""
-        inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        inputs = self.normalise(images)
+        weight = next(self.module.parameters(), inputs)
+        inputs = inputs.to(weight.dtype) if weight.is_floating_point() else inputs
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            outputs = self.module(inputs)
+            try:
+                outputs = self.module(inputs.contiguous(memory_format=self.found.memory_format))
+            except RuntimeError as error:
+                if self.found.memory_format == torch.contiguous_format or "view size is not compatible" not in str(error):
+                    raise
+                self.found.memory_format = torch.contiguous_format  # it flattens maps by `view`, which needs channels first
+                self.module.to(memory_format=torch.contiguous_format)
+                outputs = self.module(inputs.contiguous())
         outputs = getattr(outputs, "logits", outputs)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
@@ -113,12 +145,14 @@ class Model(Classifier, nn.Module):
         return self._quickly(self, images)
 
     def _quickly(self, run: Callable, *args: Any) -> Any:
-        """What `run` returns for `args`, in less time where the network allows it."""
-        try:
-            with quick(self.module):
-                return run(*args)
-        except StaleError:
-            return run(*args)
+        """What `run` returns for `args`, in less time where the network allows it: not if it changes what a convolution was given, or makes activations anew."""
+        if self.found.quick:
+            try:
+                with quick(self.module):
+                    return run(*args)
+            except (StaleError, CheckpointError):
+                self.found.quick = False
+        return run(*args)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """Gradient of the target's score with respect to the image, in [0, 1] pixel space, in evaluation mode.
@@ -165,14 +199,8 @@ class Model(Classifier, nn.Module):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Every module in evaluation mode inside, and in its own mode again afterwards."""
-        training = [module for module in self.modules() if module.training]
-        try:
-            for module in training:
-                module.training = False
+        with evaluating(self):
             yield
-        finally:
-            for module in training:
-                module.training = True
 
     def weights_hash(self) -> str:
         """SHA-256 over the names and values of all weights and buffers of the module."""
@@ -181,6 +209,28 @@ class Model(Classifier, nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         return digest.hexdigest()
+
+
+def _by_channel(values: Any, default: float, count: int) -> tuple[float, ...] | None:
+    """One number a channel; None if they are not that many."""
+    try:
+        each = np.asarray(default if values is None else values, dtype=np.float64).reshape(-1).tolist()
+    except (TypeError, ValueError):
+        return None
+    return tuple(each * count if len(each) == 1 else each) if len(each) in (1, count) else None
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode inside, and in its own mode again afterwards."""
+    training = [module for module in network.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class RecomputedGradient(torch.autograd.Function):
@@ -226,8 +276,8 @@ class BlackBox(Classifier):
         self,
         fn: Any,
         *,
-        size: int | Sequence[int] | None = None,
-        labels: Sequence[str] | None = None,
+        size: Any = None,
+        labels: Sequence[str] | Mapping[int, str] | None = None,
         outputs: str = "probabilities",
         mean_colour: Sequence[float] = (0.485, 0.456, 0.406),
         name: str | None = None,
@@ -238,14 +288,23 @@ class BlackBox(Classifier):
             raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
         self.fn = fn
         self.size = pair(size)
-        self.labels = labels
+        self.labels = class_names(labels)
         self.probabilities = outputs == "probabilities"
         self.mean_colour = torch.tensor(mean_colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 
+    def frozen(self) -> AbstractContextManager[None]:
+        """Evaluation mode for the length of a call, if the function is a network."""
+        return evaluating(self.fn) if isinstance(self.fn, nn.Module) else nullcontext()
+
     def _forward(self, images: Images) -> Any:
         outputs = self.fn(images.clone())
-        return outputs.float() if isinstance(outputs, Tensor) else torch.as_tensor(outputs, dtype=torch.float32)
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        try:
+            return torch.as_tensor(outputs, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            return outputs  # `checked` says what is wrong with it
 
     def checked(self, outputs: Any, images: Images) -> Outputs:
         """As `Classifier.checked`; and probabilities must lie in [0, 1]."""

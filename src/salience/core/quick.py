@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from salience.core.errors import InputError
+
 Pair = tuple[int, int]
 How = tuple[Pair, Pair, Pair, int]
 """Stride, padding, dilation and groups of a convolution."""
 
 
 class StaleError(Exception):
-    """A convolution is asked for after its input was changed in place: the pass must be done without `quick`."""
+    """The pass must be done without `quick`: a convolution is asked for after its input was changed in place, or activations are not kept but made anew."""
 
 
 class Affine(torch.autograd.Function):
@@ -211,6 +213,8 @@ class Quick(TorchFunctionMode):
         if Convolution in types and not followed:
             args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs))
         replacement = self.functions.get(func)
+        if replacement is not None and kept_elsewhere():
+            raise StaleError
         made = None if replacement is None else replacement(*args, **kwargs)
         if isinstance(made, Convolution):
             self.pending = made
@@ -221,6 +225,22 @@ def _state(x: Tensor) -> tuple[bool, bool, torch.dtype]:
     """Whether gradients are recorded, whether autocast is at work, and its type."""
     device = x.device.type
     return torch.is_grad_enabled(), torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+
+def kept_elsewhere() -> bool:
+    """Whether somebody's hooks take the tensors that a backward pass needs, as activation checkpointing does: it relies on torch's own functions."""
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return hooks is not None and hooks(False) is not None
+
+
+def check_kept() -> None:
+    """Refuse activation checkpointing, for methods that replace functions of the network.
+
+    Raises:
+        InputError: If the network makes its activations anew in the backward pass.
+    """
+    if kept_elsewhere():
+        raise InputError("The network makes its activations anew in the backward pass (activation checkpointing), which this method cannot follow: switch checkpointing off in the network.")
 
 
 def function_modes() -> list[TorchFunctionMode]:

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from salience.core import registry
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.metric import UndefinedError
+from salience.core.metric import UndefinedError, real_tensor
 from salience.core.options import Options
 from salience.core.types import Maps, PerImage
 
@@ -83,12 +82,7 @@ def list_similarities() -> list[str]:
 def _checked(value: Any) -> Maps:
     """Maps as (n, c, h, w) of float32 or float64, on the CPU."""
     value = value.maps if isinstance(value, Explanation) else value
-    try:
-        maps = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))  # a copy: arrays may be read-only or flipped
-    except (TypeError, ValueError):
-        raise InputError(f"Maps to compare are an Explanation, a tensor or an array, not {type(value).__name__}.") from None
-    maps = maps.as_subclass(Tensor).detach().cpu()
-    maps = maps if maps.dtype == torch.float64 else maps.float()
+    maps = real_tensor(value, "Maps to compare are an Explanation, a tensor or an array").cpu()
     if maps.ndim not in (3, 4) or maps.numel() == 0:
         raise InputError(f"Maps to compare have shape (n, c, h, w) or (n, h, w), not {tuple(maps.shape)}.")
     maps = maps[:, None] if maps.ndim == 3 else maps

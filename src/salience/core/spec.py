@@ -9,6 +9,11 @@ from salience.core.errors import InputError, unknown
 from salience.core.options import convert
 
 
+def written(text: str) -> set[str]:
+    """The names of the options that a specification spells out, whatever their values."""
+    return {item.partition("=")[0].strip() for item in _split(_strip_brackets(text.strip()).partition(":")[2])}
+
+
 def build(kind: str, text: str) -> Any:
     """The object that a specification such as ``smoothgrad:samples=20,base=(gradient)`` describes.
 

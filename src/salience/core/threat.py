@@ -11,7 +11,10 @@ from salience.core.options import Options
 from salience.core.types import Images, PerImage
 
 INSIDE = 1e-6
-"""Projection stops this share short of the budget, so that rounding cannot carry the finished image over it."""
+"""Projection stops this share short of the budget, so that rounding cannot carry the parameters over it."""
+
+ROUNDING = 2.0**-24
+"""What rounding can add to a change of a pixel in [0, 1], in float32."""
 
 
 class Threat(Options):

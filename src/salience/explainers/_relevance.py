@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from salience.core.errors import InputError
+from salience.core.quick import check_kept
 from salience.explainers._layers import positive
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear"}
@@ -156,6 +157,7 @@ class RelevancePass(TorchFunctionMode):
         if not live:
             with torch.no_grad() if tensors else nullcontext():
                 return func(*args, **kwargs)
+        check_kept()
         name = func.__name__.strip("_")
         in_place = (func.__name__.endswith("_") and not func.__name__.endswith("__")) or func.__name__.startswith("__i") or bool(kwargs.get("inplace"))
         if name in MOVES and (not in_place or "dropout" in name):

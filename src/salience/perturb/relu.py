@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from salience.core.quick import check_kept
+
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_}
 CLAMP = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
 CLAMP_MIN = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
@@ -99,6 +101,7 @@ class ReplaceReLU(TorchFunctionMode):
         inputs = args[0] if args else kwargs.get("input")
         if ceiling is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():  # indices are clamped too, by methods that work inside
             return func(*args, **kwargs)
+        check_kept()
         self.replaced += 1
         if not _in_place(func, args, kwargs):
             return self.replacement(inputs, ceiling)

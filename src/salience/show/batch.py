@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import tempfile
 import time
@@ -22,12 +23,17 @@ from salience.core.explanation import Explanation, finite
 from salience.core.files import atomic
 from salience.core.spec import build
 from salience.core.types import Outputs
+from salience.explainers._input_noise import InputNoise
+from salience.explainers._layers import white_box
 from salience.show.overlay import facts_of_class, overlay
 from salience.zoo.images import Photographs, load_images
 from salience.zoo.models import load_model
 
 TOGETHER = 8
 """Images explained in one call: they share the draws of weights."""
+
+STEM_BYTES = 100
+"""Most bytes of a photograph's name in a result's: file systems take 255, with method, hash and ending."""
 
 Report = Callable[[str, int, int | None], None]
 """Called as ``report(what, done, total)`` while something is done; the total may be unknown."""
@@ -168,10 +174,12 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
     _targets(request.targets, outputs[0], model)
     for explainer in explainers:
         model.named_score(request.score or model.available_score(explainer.score))
-        innermost = explainer
-        while isinstance(base := getattr(innermost, "base", None), Explainer):
-            innermost = base
-        if not model.white_box and facts_of_class(type(innermost)).get("needs_gradient"):
+        level = explainer
+        while isinstance(base := getattr(level, "base", None), Explainer):
+            if not isinstance(level, InputNoise):  # which needs no more of the network than its base
+                white_box(model, level)
+            level = base
+        if not model.white_box and facts_of_class(type(level)).get("needs_gradient"):
             model.gradient(images, outputs.argmax(1))  # says why it cannot be had
 
 
@@ -258,7 +266,8 @@ def stems_of(paths: Sequence[Path]) -> list[str]:
     found: list[str] = []
     taken: set[str] = set()
     for path in paths:
-        stem, number = path.stem[:100], 1
+        encoded, number = os.fsencode(path.stem), 1
+        stem = path.stem if len(encoded) <= STEM_BYTES else encoded[:STEM_BYTES].decode("utf-8", "ignore")
         while (candidate := stem if number == 1 else f"{stem}-{number}").lower() in taken:
             number += 1
         taken.add(candidate.lower())

@@ -11,7 +11,7 @@ from salience import __version__
 from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
-from salience.studies.summary import LEGEND, Column, Table, escaped, heading, latex, left_out, line, markdown, number, p_value, shares_weights, tables, with_interval
+from salience.studies.summary import LEGEND, Column, Table, escaped, heading, incomplete, latex, left_out, line, markdown, number, p_value, shares_weights, tables, units_done, with_interval
 from salience.studies.variance import VarianceSplit
 
 GALLERY = 12
@@ -50,25 +50,27 @@ def report(store: Store, out: str | Path | None = None, progress: Progress | Non
     """
     tell = progress or (lambda what, done, total: None)
     tell("computing the tables", 0, None)
-    found = tables(store)
+    found, warning = tables(store), incomplete(store)
     folder = store.folder if out is None else Path(out)
     name = (store.manifest or {})["study"]["name"]
-    contents = {"report.html": _page(store, name, found, tell), "tables.md": _all_markdown(name, found), "tables.tex": _all_latex(found)}
+    contents = {"report.html": _page(store, name, found, tell), "tables.md": _all_markdown(name, found, warning), "tables.tex": _all_latex(found, warning)}
     for file, text in contents.items():
         with atomic(folder / file) as opened:
             opened.write(text.encode())
     return [folder / file for file in contents]
 
 
-def _all_markdown(name: str, found: list[Table]) -> str:
-    parts = [f"# {name}", LEGEND]
+def _all_markdown(name: str, found: list[Table], warning: str) -> str:
+    parts = [f"# {name}", *([f"**{warning}**"] if warning else []), LEGEND]
     for table in found:
         parts += [f"## {table.title}", markdown(table), *table.notes]
     return "\n\n".join(parts) + "\n"
 
 
-def _all_latex(found: list[Table]) -> str:
+def _all_latex(found: list[Table], warning: str) -> str:
     parts = ["% needs \\usepackage{booktabs}", *(f"% {part}" for part in LEGEND.split(". "))]
+    if warning:
+        parts += ["", rf"\noindent\textbf{{{escaped(warning)}}}"]
     for table in found:
         parts += ["", r"\begin{table}[htbp]", r"\centering", r"\small", rf"\caption{{{escaped(table.title)}}}", latex(table), r"\end{table}"]
     return "\n".join(parts) + "\n"
@@ -120,10 +122,10 @@ def _several(things: Any, name: str) -> str:
 def _facts(store: Store, manifest: dict[str, Any]) -> tuple[list[tuple[str, str]], bool]:
     """What the study was made of and with, and whether all of it is done."""
     study, data = manifest["study"], manifest["study"]["data"]
-    _, [(rows, ok, undefined, failed, units, seconds)] = store.query(
-        "SELECT count(*), count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'undefined'), count(*) FILTER (status = 'failed'), count(DISTINCT (image, model, method)), sum(seconds) FROM results"
+    _, [(rows, ok, undefined, failed, seconds)] = store.query(
+        "SELECT count(*), count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'undefined'), count(*) FILTER (status = 'failed'), sum(seconds) FROM results"
     )
-    wanted = len(manifest["images"]) * len(study["models"]) * len(study["methods"])
+    units, wanted = units_done(store)
     options = ", ".join(f"{key} {value}" for key, value in data["options"].items())
     other = ("name", "data", "models", "methods", "metrics", "perturbations", "variants", "seeds")
     facts = [

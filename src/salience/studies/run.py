@@ -1,6 +1,7 @@
 """Plan a study, run it, continue it, join its parts."""
 
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -57,8 +58,9 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
         report: Told what is going on.
 
     Raises:
-        InputError: If there are no pictures, or two have one name.
+        InputError: If there are no pictures, two have one name, or the limit is below 1.
     """
+    _check_limit(limit)
     data, images = study.data.load(), {}
     wanted = limit if limit is not None else study.data.limit
     count = len(data) if wanted is None else min(len(data), wanted)
@@ -124,6 +126,7 @@ def run(
         raise unknown("engine", engine, ENGINES)
     if workers < 1 or (threads is not None and threads < 1) or not 1 <= shard[0] <= shard[1]:
         raise InputError("workers and threads must be at least 1, and a shard is I/N with I from 1 to N.")
+    _check_limit(limit)
     store = Store(out)
     with store.locked():
         old = store.manifest
@@ -160,7 +163,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
     """Join the folders of the shards of one study.
 
     Raises:
-        InputError: If they are not of one study, or the folder for the result is not empty.
+        InputError: If they are not of one study, a shard is missing, or the folder for the result is not empty.
     """
     stores = [Store(folder) for folder in folders]
     manifests = []
@@ -170,6 +173,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
         manifests.append(store.manifest)
     for store, manifest in zip(stores, manifests, strict=True):
         _check_same(manifests[0] | {"shard": None}, manifest | {"shard": None}, store.folder)
+    _check_shards([tuple(manifest["shard"]) for manifest in manifests])
     whole = Store(out)
     with whole.locked():
         if whole.manifest is not None:
@@ -183,6 +187,21 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
         images = {name: each for manifest in manifests for name, each in manifest["images"].items()}
         whole.write_manifest(manifests[0] | {"shard": [1, 1], "images": images})
     return whole
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise InputError(f"A limit of {limit} leaves no pictures: give at least 1 with --limit, or leave it out.")
+
+
+def _check_shards(shards: Sequence[tuple[int, int]]) -> None:
+    """Refuse shards that do not make up the whole."""
+    count = math.lcm(*(each for _, each in shards))
+    covered = {place for number, each in shards for place in range(number, count + 1, each)}
+    missing = [f"{place}/{count}" for place in range(1, count + 1) if place not in covered]
+    if missing:
+        names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise InputError(f"The shard{'s' if len(missing) > 1 else ''} {names} {'are' if len(missing) > 1 else 'is'} missing: run what is missing with --shard, and give all folders to merge.")
 
 
 def _fingerprint(item: Item) -> str:

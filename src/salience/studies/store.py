@@ -7,10 +7,13 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salience.core.errors import InputError
 from salience.core.files import atomic, locked
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 FORMAT = 1
 
@@ -115,20 +118,18 @@ class Store:
         found = set()
         with duckdb.connect() as connection:
             for table in ("curves", "results"):
-                for file in sorted((self.folder / table).glob("*.parquet")):
-                    try:
-                        names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({_quoted(file)})").fetchall()]
-                        connection.execute(f"SELECT max(hash(columns(*))) FROM read_parquet({_quoted(file)})").fetchall()  # reads every value
-                        whole = names == list(TABLES[table])
-                    except duckdb.Error:
-                        whole = False
-                    if not whole:
+                for file in self._parts(table):
+                    if not _is_whole(connection, file, table):
                         file.replace(file.with_suffix(".damaged"))
                         found.discard(file.stem)
                         (self.folder / "results" / file.name).unlink(missing_ok=True)
                     elif table == "results":
                         found.add(file.stem)
         return found
+
+    def _parts(self, table: str) -> list[Path]:
+        """The files of a table."""
+        return sorted((self.folder / table).glob("*.parquet"))
 
     def rows(self, table: str = "results") -> list[Row]:
         """All rows of a table, in the order of their keys."""
@@ -141,24 +142,54 @@ class Store:
         The tables are read into memory first and the query has no access to anything else, so nothing it says can change a file.
 
         Raises:
-            InputError: If there is no study here or the query is wrong.
+            InputError: If there is no study here, a part of it is damaged, or the query is wrong or not one SELECT.
         """
         import duckdb
 
         if self.manifest is None:
             raise InputError(f"{self.folder} holds no study: give a folder that 'salience study run' wrote.")
         with duckdb.connect() as connection:
+            try:
+                kinds = [statement.type for statement in connection.extract_statements(sql)]
+            except duckdb.Error as error:
+                raise _failed(error) from error
+            if not kinds:
+                raise InputError("The query is empty: give a SELECT, for example 'select method, avg(value) from results group by method'.")
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise InputError("Only SELECT is allowed in a query: give one SELECT, for example 'select method, avg(value) from results group by method'.")
             for table, columns in TABLES.items():
                 connection.execute(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
-                if any((self.folder / table).glob("*.parquet")):
-                    connection.execute(f"INSERT INTO {table} SELECT * FROM read_parquet({_quoted(self.folder / table / '*.parquet')})")
+                files = self._parts(table)
+                try:
+                    if files:
+                        connection.execute(f"INSERT INTO {table} SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}])")
+                except duckdb.Error as error:
+                    damaged = next((file for file in files if not _is_whole(connection, file, table)), self.folder / table)
+                    raise InputError(f"{damaged} is damaged: continue the study with --resume, which sets it aside and computes it again.") from error
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             try:
                 answer = connection.execute(sql)
                 return [column[0] for column in answer.description or ()], answer.fetchall()
             except duckdb.Error as error:
-                raise InputError(f"The query failed: {str(error).splitlines()[0]}. The tables are {' and '.join(TABLES)}; their columns are in the docs.") from error
+                raise _failed(error) from error
+
+
+def _failed(error: Exception) -> InputError:
+    """What DuckDB says of a query."""
+    return InputError(f"The query failed: {str(error).splitlines()[0]}. The tables are {' and '.join(TABLES)}; their columns are in the docs.")
+
+
+def _is_whole(connection: "DuckDBPyConnection", file: Path, table: str) -> bool:
+    """Whether a part can be read to its end and has its table's columns."""
+    import duckdb
+
+    try:
+        names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({_quoted(file)})").fetchall()]
+        connection.execute(f"SELECT max(hash(columns(*))) FROM read_parquet({_quoted(file)})").fetchall()  # reads every value
+    except duckdb.Error:
+        return False
+    return names == list(TABLES[table])
 
 
 def _quoted(path: Path) -> str:

@@ -12,6 +12,7 @@ from salience.core.registry import entries
 from salience.core.robustness import Variant
 from salience.core.spec import build
 from salience.zoo.datasets import Dataset, load_dataset
+from salience.zoo.models import FAMILIES, list_models
 
 
 def _specification(*kinds: str) -> Callable[[str], str]:
@@ -27,12 +28,21 @@ def _specification(*kinds: str) -> Callable[[str], str]:
     return check
 
 
+def _model(name: str) -> str:
+    """Check the name of a model without loading it; in other libraries, folders and modules there may be anything."""
+    kind, colon, _ = name.partition(":")
+    if not (colon and kind in FAMILIES) and name not in list_models():
+        raise unknown("model", name, list_models())
+    return name
+
+
 def _several(value: Any) -> Any:
     """One text where a list is expected."""
     return [value] if isinstance(value, str) else value
 
 
 Method = Annotated[str, AfterValidator(_specification("explainer"))]
+Network = Annotated[str, AfterValidator(_model)]
 Measured = Annotated[str, AfterValidator(_specification("metric", "similarity"))]
 Perturbed = Annotated[str, AfterValidator(_specification("perturbation"))]
 Several = BeforeValidator(_several)
@@ -87,8 +97,8 @@ class Study(BaseModel):
         models: Names for `load_model`.
         data: The pictures.
         methods: Specifications of explainers.
-        metrics: Specifications of metrics, and of similarities for the perturbations.
         perturbations: What is done to the pictures.
+        metrics: Specifications of metrics, and of similarities for the perturbations.
         variants: How maps of perturbed pictures are made.
         seeds: Repetitions: each gives new draws.
         score: What is explained; none takes each method's own.
@@ -103,10 +113,10 @@ class Study(BaseModel):
 
     name: str = Field(min_length=1)
     data: Data
-    models: Annotated[list[str], Several] = ["efficientnet-lite0"]
+    models: Annotated[list[Network], Several] = ["efficientnet-lite0"]
     methods: Annotated[list[Method], Several] = Field(min_length=1)
-    metrics: Annotated[list[Measured], Several] = []
     perturbations: Annotated[list[Perturbed], Several] = []
+    metrics: Annotated[list[Measured], Several] = Field([], validate_default=True)
     variants: Annotated[list[Variant], Several] = ["common", "as_is", "fresh", "floor"]
     seed: int = 0
     seeds: list[int] = Field([0], min_length=1)
@@ -123,6 +133,22 @@ class Study(BaseModel):
         twice = [each for place, each in enumerate(given) if each in given[:place]]
         if twice:
             raise InputError(f"{twice[0]} is listed twice: list each once.")
+        return given
+
+    @field_validator("metrics")
+    @classmethod
+    def _used(cls, given: list[str], info: Any) -> list[str]:
+        """Similarities compare the maps of perturbed pictures: neither is of use without the other."""
+        known = entries("similarity")
+        similar = [each for each in given if each.partition(":")[0] in known]
+        of_images = [each for each in similar if known[each.partition(":")[0]].facts["of"] == "images"]
+        perturbations = info.data.get("perturbations")
+        if of_images:
+            raise InputError(f"A study cannot measure {', '.join(of_images)}, which compares images and not maps: leave it out, or take a similarity of maps such as ssim.")
+        if similar and perturbations == []:
+            raise InputError(f"The metrics {', '.join(similar)} compare maps of perturbed pictures, but there are no perturbations: add some, for example perturbations: [gaussian_noise].")
+        if perturbations and not similar:
+            raise InputError(f"The perturbations {', '.join(perturbations)} are of no use without a similarity among the metrics: add one, for example ssim.")
         return given
 
     @property
@@ -162,7 +188,7 @@ def read_study(path: str | Path) -> Study:
     try:
         return Study.model_validate(_plain(document))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key also seems to be missing
         raise InputError(f"{path}, line {_line(document, first['loc'])}: {_message(first)}") from error
 
 

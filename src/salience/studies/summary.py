@@ -280,13 +280,34 @@ LEGEND = (
 )
 
 
+def units_done(store: Store) -> tuple[int, int]:
+    """How many units (an image, a model and a method each) are done, and of how many."""
+    manifest = store.manifest or {}
+    _, [(done,)] = store.query("SELECT count(DISTINCT (image, model, method)) FROM results")
+    return done, len(manifest["images"]) * len(manifest["study"]["models"]) * len(manifest["study"]["methods"])
+
+
+def incomplete(store: Store) -> str:
+    """What to keep in mind if a study is not complete; empty if it is."""
+    done, wanted = units_done(store)
+    if done == wanted:
+        return ""
+    return (
+        f"The study is not complete: {done} of {wanted} units (an image, a model and a method each) are done. "
+        "Methods may have been judged on different pictures; tests use the pictures that both methods have."
+    )
+
+
 def print_summary(store: Store, console: "Console") -> None:
     """The tables on a terminal."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
-    for table in tables(store):
+    found, warning = tables(store), incomplete(store)
+    if warning:
+        console.print(Text(warning, style="bold"))
+    for table in found:
         console.print(Text(table.title, style="bold"))
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
         grid.add_column("method", overflow="fold")

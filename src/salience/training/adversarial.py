@@ -30,8 +30,8 @@ class Adversarial(Recipe):
     Source: Madry et al. (2018), "Towards deep learning models resistant to adversarial attacks"; Wong et al. (2020),
     "Fast is better than free"; the full setting is that of the library `robustness`.
 
-    Differs from the source: the size of a step, which that library leaves open, is 2.5 budget / steps; the last epoch's network is
-    kept, not the best one's on the test pictures.
+    Differs from the source: the size of a step, which that library leaves open, is 2.5 budget / steps; the pictures trained on are
+    those of the last step, not the worst of all steps; the last epoch's network is kept, not the best one's on the test pictures.
     """
 
     epsilon: float = option(8 / 255, "budget: how much a pixel may change, in [0, 1] units", at_least=0, at_most=1)

@@ -159,8 +159,9 @@ def train(
             finished = folder.read("card.json")
             if finished is not None:
                 return {key: value for key, value in finished.items() if key != "format"}
-        folder.write("run.json", run if old is None else old)
         model = _untrained(architecture, data, mean, std, seed, first).to_device(device).using(precision=precision, name=Path(out).name)
+        _check_fits(model, architecture)
+        folder.write("run.json", run if old is None else old)
         trainer = Trainer(recipe, model, data, seed)
         kept = folder.read_checkpoint() if old is not None else None
         if kept is not None:
@@ -187,6 +188,15 @@ def train(
             file.write(markdown(card).encode())
         folder.write("card.json", card)
         return card
+
+
+def _check_fits(model: Model, architecture: Architecture) -> None:
+    """Refuse pictures of a size that the network cannot take, before anything is written."""
+    size = model.size or (32, 32)
+    try:
+        model.outputs(torch.zeros(1, model.channels_in, *size, device=model.device))
+    except RuntimeError as error:
+        raise InputError(f"{architecture} cannot take pictures of {size[0]} x {size[1]}: give another --size, such as 32, or another architecture.") from error
 
 
 def _untrained(architecture: Architecture, data: Pictures, mean: tuple, std: tuple, seed: int, first: tuple | None) -> Model:

@@ -69,6 +69,8 @@ def load_images(paths: Any, model: Classifier | None = None, fit: str | None = N
     Raises:
         InputError: If a picture cannot be read, or sizes differ and no model says what to bring them to.
     """
+    if model is not None and not isinstance(model, Classifier):
+        raise InputError(f"load_images takes the model itself, not {type(model).__name__}: give sal.load_model(name) or sal.Model(module).")
     several = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike | np.ndarray | Image.Image) else [paths]
     if not several:
         raise InputError("There are no images: give at least one file.")

@@ -10,7 +10,7 @@ from torch import nn
 
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
-from salience.core.model import Model
+from salience.core.model import PRECISIONS, Model
 from salience.training.card import load_trained
 
 LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
@@ -37,24 +37,29 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
             ``python:package.module:factory``, a function that returns a `Model`, a `BlackBox` or an
             `nn.Module`.
         device: For example ``cpu`` or ``cuda``.
-        precision: ``float32``, or ``bfloat16`` for speed.
+        precision: ``float32``, or ``bfloat16`` for speed; a black box has no other than ``float32``.
 
     Raises:
-        InputError: If there is no such model, its package is missing, or its weights cannot be had.
+        InputError: If there is no such model or precision, its package is missing, or its weights cannot be had.
     """
+    if precision not in PRECISIONS:
+        raise unknown("precision", str(precision), PRECISIONS)
     kind, colon, rest = name.partition(":")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
-    if name in LITE_SIZES:
-        model: Classifier = _efficientnet_lite(name)
-    elif name in _shipped():
-        model = load_trained(WEIGHTS / f"{name}.json", WEIGHTS / f"{name}.safetensors")
-    elif colon and kind in FAMILIES:
-        model = FAMILIES[kind](rest)
-    else:
-        raise unknown("model", name, list_models())
+    with torch.random.fork_rng(devices=[]):  # networks draw initial weights, which the caller's random state must not show
+        if name in LITE_SIZES:
+            model: Classifier = _efficientnet_lite(name)
+        elif name in _shipped():
+            model = load_trained(WEIGHTS / f"{name}.json", WEIGHTS / f"{name}.safetensors")
+        elif colon and kind in FAMILIES:
+            model = FAMILIES[kind](rest)
+        else:
+            raise unknown("model", name, list_models())
+    if not isinstance(model, Model) and precision != "float32":
+        raise InputError(f"{name} is a black box, whose precision cannot be set: leave precision out.")
     if isinstance(model, Model):
         model.precision = precision
         model.to_device(device)
@@ -131,10 +136,13 @@ def _load_checkpoint(module: nn.Module, path: str) -> None:
             stored = torch.load(path, weights_only=True, map_location="cpu")
         for key in ("state_dict", "model"):
             stored = stored[key] if isinstance(stored, dict) and key in stored else stored
-        module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
-    except Exception as error:  # torch and safetensors raise many kinds; each means that the file does not fit
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"The checkpoint {path} cannot be loaded ({reason}): give a state dict of this architecture, saved with torch.save or safetensors.") from error
+        weights = {key.removeprefix("module."): value for key, value in stored.items()}
+    except Exception as error:  # torch and safetensors raise many kinds, with reasons that say nothing to the user
+        raise InputError(f"{path} is not a checkpoint that can be read (code in it is never run): give a state dict saved with torch.save or safetensors.") from error
+    try:
+        module.load_state_dict(weights)
+    except Exception as error:  # other names, other shapes, no tensors
+        raise InputError(f"The checkpoint {path} does not fit {type(module).__name__}: give a state dict of this architecture, saved with torch.save or safetensors.") from error
 
 
 def _downloaded(load: Callable[[], nn.Module], name: str) -> nn.Module:
@@ -180,10 +188,13 @@ def _timm(text: str) -> Model:
 
 def _python(text: str) -> Classifier:
     module_name, _, factory = text.partition(":")
-    if not factory:
+    if not factory or not all(module_name.split(".")):
         raise InputError(f"python:{text} should be python:package.module:factory, where factory() returns the model.")
     try:
-        made = getattr(importlib.import_module(module_name), factory)()
+        make = getattr(importlib.import_module(module_name), factory)
+        if not callable(make):
+            raise InputError(f"python:{text} is not a function but {type(make).__name__}: give a function that returns the model.")
+        made = make()
     except ImportError as error:
         raise InputError(f"The module {module_name} cannot be imported ({error}): run from its folder, or install it.") from error
     except AttributeError as error:

@@ -86,3 +86,13 @@ def mask_values(path: Path) -> np.ndarray:
             return values[..., :-1] if opened.mode in ("LA", "PA", "RGBA") else values
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"The mask {path} cannot be read ({error}): give a PNG file of the picture's size.") from error
+
+
+def mask(path: Path) -> np.ndarray:
+    """The boolean mask (h, w) in a mask file: True where a value other than transparency is not zero.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    values = mask_values(path) != 0
+    return values.any(-1) if values.ndim == 3 else values

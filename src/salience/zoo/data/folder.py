@@ -3,8 +3,6 @@
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from salience.core.errors import InputError
 from salience.core.options import option
 from salience.core.registry import register
@@ -51,9 +49,4 @@ class Folder(Dataset):
     def item(self, place: int) -> Item:
         """A picture, by its path."""
         name, masks = self._index[place]
-        return Item(name, Path(self.root) / name, tuple(masks), Masks({index: path for index, path in masks.items() if path}, _mask))
-
-
-def _mask(path: Path) -> np.ndarray:
-    values = _files.mask_values(path) != 0
-    return values.any(-1) if values.ndim == 3 else values
+        return Item(name, Path(self.root) / name, tuple(masks), Masks({index: path for index, path in masks.items() if path}, _files.mask))

@@ -1,0 +1,71 @@
+"""What every metric does with the maps and masks that it is given."""
+
+import numpy as np
+import pytest
+import torch
+
+import salience as sal
+
+
+@pytest.fixture
+def maps(photos):
+    return torch.randn(photos.shape, generator=torch.Generator().manual_seed(3))
+
+
+def measured(conv, photos, maps, metric="gini", **options):
+    return sal.measure(metric, conv, photos, 1, maps, **options)
+
+
+def said(*given, **options):
+    with pytest.raises(sal.InputError) as caught:
+        measured(*given, **options)
+    return str(caught.value)
+
+
+def test_maps_of_any_layout_and_kind_of_number(conv, photos, maps):
+    wanted = measured(conv, photos, maps)
+    assert (measured(conv, photos, maps.numpy()) == wanted).all()
+    assert (measured(conv, photos, maps.numpy().tolist()) == wanted).all()
+    assert (measured(conv, photos, maps.double().requires_grad_()) == wanted).all()
+    assert (measured(conv, photos, maps.numpy().astype(">f8")) == wanted).all()
+    flipped = maps.numpy()[:, :, ::-1]
+    assert (measured(conv, photos, flipped) == measured(conv, photos, maps.flip(2))).all()
+    whole = (maps * 9).round()
+    assert (measured(conv, photos, whole.numpy().astype(np.int64)) == measured(conv, photos, whole)).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda maps: maps + 1j, "maps must be an Explanation, a tensor or an array of real numbers, not of complex64."),
+        (lambda maps: maps.numpy() + 1j, "maps must be an Explanation, a tensor or an array of real numbers, not of complex64."),
+        (lambda maps: "abc", "maps must be an Explanation, a tensor or an array, not str."),
+        (lambda maps: [[1.0], [1.0, 2.0]], "maps must be an Explanation, a tensor or an array of real numbers, not list."),
+        (lambda maps: 3, "maps of shape () do not fit images of shape"),
+    ],
+)
+def test_maps_that_are_none(conv, photos, maps, wrong, sentence):
+    assert said(conv, photos, wrong(maps)).startswith(sentence)
+
+
+def test_masks_of_any_kind_of_number(conv, photos, maps):
+    masks = torch.zeros(len(photos), *photos.shape[-2:], dtype=torch.bool)
+    masks[:, 1:4, 2:5] = True
+    wanted = measured(conv, photos, maps, "relevance_mass_accuracy", masks=masks)
+    for same in (masks.numpy(), list(masks.float() * 0.5), masks.numpy().astype(np.uint16) * 700, masks.flip(1).numpy()[:, ::-1]):
+        assert (measured(conv, photos, maps, "relevance_mass_accuracy", masks=same) == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda masks: torch.where(torch.arange(len(masks))[:, None, None] == 1, torch.nan, masks), "The mask of image 2 holds NaN: give 0 off the object and another number on it."),
+        (lambda masks: masks + 1j, "The mask of image 1 must be a tensor or an array of real numbers, not of complex64."),
+        (lambda masks: ["a"] * len(masks), "The mask of image 1 must be a tensor or an array, not str."),
+        (lambda masks: [[["a"]]] * len(masks), "The mask of image 1 must be a tensor or an array of real numbers, not of str32."),
+        (lambda masks: 3, "masks must be a list, a tensor or an array with one mask per image, not int."),
+    ],
+)
+def test_masks_that_are_none(conv, photos, maps, wrong, sentence):
+    masks = torch.ones(len(photos), *photos.shape[-2:])
+    assert said(conv, photos, maps, "pointing_game", masks=wrong(masks)) == sentence

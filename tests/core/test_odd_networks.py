@@ -1,0 +1,105 @@
+"""Networks as people write them: they work, or one sentence says what to do."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import salience as sal
+
+
+class Flattening(nn.Module):
+    """Flattens its maps by `view`, as tutorials do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Linear(6 * 8 * 8, 4)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.norm(self.conv(x))), 2)
+        return self.head(x.view(x.size(0), -1))
+
+
+class Checkpointed(Flattening):
+    """Makes its activations anew in the backward pass."""
+
+    def forward(self, x):
+        x = checkpoint(lambda x: torch.relu(self.norm(self.conv(x))), x, use_reentrant=False)
+        return self.head(nn.functional.max_pool2d(x, 2).flatten(1))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", [Flattening, Checkpointed])
+def test_they_work_and_give_torchs_gradient(kind, images):
+    module = kind()
+    module.norm.running_var.uniform_(0.5, 2)
+    module.eval()
+    inputs = images.clone().requires_grad_(True)
+    outputs = module(inputs)
+    (expected,) = torch.autograd.grad(outputs[:, 2].sum(), inputs)
+    model = sal.Model(module)
+    assert torch.allclose(sal.explain("gradient", model, images, 2).maps, expected, atol=1e-5)
+    assert torch.allclose(model.outputs(images), outputs, atol=1e-5)
+    for method in ("rise:samples=4", "gradcam", "noisegrad:weight_samples=2,weight_sigma=0.1", "smoothgrad:samples=2"):
+        assert torch.isfinite(sal.explain(method, model, images).maps).all()
+    for method in ("lrp", "beta_smoothing", "guided_backprop", "excitation_backprop"):
+        if kind is Flattening:
+            assert torch.isfinite(sal.explain(method, model, images).maps).all()
+        else:
+            with pytest.raises(sal.InputError, match=r"activation checkpointing\), which this method cannot follow: switch checkpointing off in the network\.$"):
+                sal.explain(method, model, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision(dtype, images):
+    module = Flattening().eval()
+    expected = sal.explain("gradient", sal.Model(module), images, 1).maps
+    found = sal.explain("gradient", sal.Model(module.to(dtype)), images, 1).maps
+    assert found.dtype == torch.float32
+    assert (found - expected).norm() < (1e-5 if dtype == torch.float64 else 0.2) * expected.norm()
+
+
+def test_a_black_box_that_is_a_network_in_training_mode(images):
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(768, 4))
+    model = sal.BlackBox(module, outputs="logits")
+    maps = [sal.explain("rise:samples=10", model, images, 1).maps for _ in range(2)]
+    assert torch.equal(*maps)
+    assert module.training
+    assert not module[0].running_mean.any()
+
+
+@pytest.mark.parametrize("returned", [None, {"scores": 1}, np.array(["a", "b"]), [[1.0], [1.0, 2.0], [3.0]], "text"])
+def test_a_black_box_that_returns_something_else(returned, images):
+    with pytest.raises(sal.InputError, match=r"returned .* for 3 images: a classifier must return one row of scores per image"):
+        sal.explain("rise:samples=2", sal.BlackBox(lambda _: returned), images, 0)
+
+
+def test_preprocessing_in_any_form():
+    module = Flattening()
+    expected = sal.Model(module, mean=(0.5, 0.5, 0.5), std=(0.2, 0.3, 0.4), size=(8, 8))
+    for mean, std, size in [(0.5, np.array([0.2, 0.3, 0.4]), 8), (torch.full((3,), 0.5), [0.2, 0.3, 0.4], np.int64(8)), ([0.5], (0.2, 0.3, 0.4), 8.0)]:
+        model = sal.Model(module, mean=mean, std=std, size=size)
+        assert torch.equal(model.mean, expected.mean)
+        assert torch.equal(model.std, expected.std)
+        assert model.size == (8, 8)
+    for wrong in ({"mean": (0.5, 0.5)}, {"std": 0}, {"mean": "grey"}, {"size": (3, 224, 224)}, {"size": 0}, {"size": 7.5}, {"value_range": 0}, {"labels": "cat"}):
+        with pytest.raises(sal.InputError):
+            sal.Model(module, **wrong)
+
+
+def test_targets_and_class_names_in_any_form(images):
+    model = sal.Model(Flattening(), labels={0: "ant", "1": "bee", 2: "cat", 3: "dog"})
+    expected = sal.explain("gradient", model, images, 2).maps
+    for target in ("2", "Cat", np.int64(2), np.array(2), np.array([2, 2, 2]), torch.tensor([2, 2, 2]), ["cat", 2, "2"]):
+        assert torch.equal(sal.explain("gradient", model, images, target).maps, expected)
+    for target in ("--2", "²", "3.0", 3.5, 4, -1, [1, 2]):
+        with pytest.raises(sal.InputError):
+            sal.explain("gradient", model, images, target)
+    many = sal.Model(Flattening(), labels=[f"name {number}" for number in range(9)])
+    with pytest.raises(sal.InputError, match=r"^Flattening has 4 classes but 9 names, so 'name 7' is none of its classes: give as many names as classes\.$"):
+        sal.explain("gradient", many, images, "name 7")
