@@ -123,7 +123,7 @@ def test_another_class_needs_no_forward_pass():
     torch.testing.assert_close(other.maps, fresh.maps, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(other.stderr, fresh.stderr, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(other.saliency_stderr("sum"), other.stderr[:, 0], rtol=1e-3, atol=1e-6)
-    with pytest.raises(sal.InputError, match=r"^Target 7 is out of range: there are classes 0 to 2\.$"):
+    with pytest.raises(sal.InputError, match=r"^Target 7 is out of range: look has classes 0 to 2\.$"):
         e.for_target(7)
 
 

@@ -67,7 +67,7 @@ def test_another_class_needs_no_forward_pass():
     assert sum(seen) == before
     torch.testing.assert_close(other.maps, Occlusion(window=4, stride=4)(box, batch(2, 3, 8, 12), targets=2).maps)
     assert torch.equal(other.for_target(0).maps, e.maps)
-    with pytest.raises(sal.InputError, match=r"^Target 3 is out of range: there are classes 0 to 2\.$"):
+    with pytest.raises(sal.InputError, match=r"^Target 3 is out of range: box has classes 0 to 2\.$"):
         e.for_target(3)
 
 

@@ -217,7 +217,7 @@ def test_another_class_needs_no_forward_pass():
     assert torch.allclose(other.stderr, direct.stderr, atol=1e-6)
     assert other.targets.tolist() == [2, 2]
     assert torch.equal(other.for_target(0).maps, e.maps)
-    with pytest.raises(sal.InputError, match=r"^Target 3 is out of range: there are classes 0 to 2\.$"):
+    with pytest.raises(sal.InputError, match=r"^Target 3 is out of range: toy has classes 0 to 2\.$"):
         e.for_target(3)
 
 

@@ -16,13 +16,9 @@ from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.core.montecarlo import jackknife, relative_error
 from salience.core.reduction import reduce
-from salience.core.score import SCORES
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
 
 FORMAT = 1
-
-ALL_CLASSES = ("rise", "occlusion", "lime")
-"""The methods that score all classes at once, unless the score is a user's own function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +62,10 @@ class Explanation:
         errors = self.relative_error
         error = "deterministic" if errors is None else f"relative error {', '.join(f'{each:.3g}' for each in errors.tolist())}"
         return f"<Explanation of {len(self.maps)} image(s) by {self.method}: maps {tuple(self.maps.shape)}, {self.score} of {self.targets.tolist()}, {error}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: everything but the way back to the model."""
+        return self.__dict__ | {"retarget": None, "class_index": None}
 
     def __len__(self) -> int:
         """Number of images."""
@@ -151,12 +151,10 @@ class Explanation:
             InputError: If the method does not score all classes at once, this is part of an explanation or
                 was loaded from a file, or there is no such class.
         """
-        if self.retarget is None:
-            if self.method.partition(":")[0] not in ALL_CLASSES:
-                raise InputError(f"{self.method} computes one class at a time: call explain again with targets={target!r} (rise, occlusion and lime score all classes at once).")
-            if self.score not in SCORES:
-                raise InputError(f"With a score of your own, {self.method} computes one class at a time: call explain again with targets={target!r}.")
-            raise InputError(f"Part of an explanation, or one from a file, has no scores of other classes any more: call explain again with targets={target!r}.")
+        if self.retarget is None or self.class_index is None:
+            raise InputError(
+                f"There are no scores of other classes here: {self.method} computes one class at a time, or this is a part of an explanation, or from a file: call explain again with targets={target!r}."
+            )
         return self.retarget(self._indices(target))
 
     def _indices(self, target: Any) -> Targets:
@@ -168,17 +166,11 @@ class Explanation:
         return torch.tensor([self._index(each) for each in listed], dtype=torch.int64)
 
     def _index(self, target: Any) -> int:
-        """The index of one class; whether there are so many classes is for `class_index` or `retarget` to say."""
+        """The index of one class."""
+        assert self.class_index is not None  # `for_target` has looked
         if not (_is_whole(target) or isinstance(target, str)):
             raise InputError(f"A target is a class index or name, not {target!r}: give one for all images, or a list with one for each.")
-        if self.class_index is not None:
-            return self.class_index(target)
-        text = str(target).strip()
-        if not text.removeprefix("-").isdecimal():
-            raise InputError(f"This explanation does not know the model's class names, so target {text!r} cannot be found: give its index, model.labels.index({text!r}).")
-        if int(text) < 0:
-            raise InputError(f"Target {text} is out of range: classes are counted from 0.")
-        return int(text)
+        return self.class_index(target)
 
     def show(self) -> Any:
         """A matplotlib figure: image, map and, for random methods, the error of the map."""

@@ -102,7 +102,8 @@ class Row:
 def explain_files(request: Request, report: Report) -> Iterator[tuple[Row, Explanation]]:
     """Explain files; every result is on disk when it is handed on.
 
-    What was asked is checked, and every file is read once, before anything is computed or written.
+    Names, options and targets are checked, and every file is read once, before anything is computed or written. What only shows in the
+    network itself (a layer that is not there, a window larger than the image) is found when its method begins: what was written before it is whole.
 
     Args:
         request: What is asked for.

@@ -49,6 +49,14 @@ class Photographs(Tensor):
             return Photographs.of(found, self.names[index], self.geometry[index], self.pictures[index])
         return found
 
+    def __deepcopy__(self, memo: dict) -> "Photographs":
+        """A copy of the values; the original pictures are shared."""
+        return Photographs.of(self.as_subclass(Tensor).clone(), self.names, self.geometry, self.pictures)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """For pickles: to other processes and caches of one's own; files are written by `Explanation.save`."""
+        return Photographs.of, (self.as_subclass(Tensor), self.names, self.geometry, self.pictures)
+
 
 def load_images(paths: Any, model: Classifier | None = None, fit: str | None = None) -> Photographs:
     """Photographs as the model takes them: float32 (n, c, h, w) in [0, 1], RGB, upright.
