@@ -19,6 +19,7 @@ from torch import Tensor
 import salience as sal
 from _common import Claim, Report, difference, mean_cell, number, plain
 from salience.attacks._judge import HELD_OUT
+from salience.attacks.attack import fixed_draws
 from salience.core.draws import streams
 from salience.core.files import atomic
 from salience.core.objective import cosine_distance, shares
@@ -283,7 +284,7 @@ def own_draws(network: sal.Model, attacked: Any, seeds: list[int]) -> Figures:
     method, view, found = attacked.attack.method, network.using(score=network.named_score("logit")), {}
     for name, images in (("own before", attacked.images), ("own after", attacked.perturbed)):
         with network.frozen():
-            maps = method.attribute(view, images, attacked.targets, [stream.at("attack", 0, 0) for stream in streams(seeds, len(seeds))]).maps
+            maps = method.attribute(view, images, attacked.targets, fixed_draws(streams(seeds, len(seeds)))).maps
         found[name] = cosine_distance(shares(maps.detach()), attacked.aim).double().numpy()
     return found
 

@@ -110,7 +110,7 @@ def test_an_attack_with_fixed_draws_is_also_judged_on_those(place, script):
     attacked = fixed.run(model, images[:2], images[1:3], labels[:2], seed=[3, 4], random_draws=1)
     own = attacks.own_draws(model, attacked, [3, 4])
     view = model.using(score=model.named_score("logit"))
-    maps = fixed.method.attribute(view, images[:2], labels[:2], [stream.at("attack", 0, 0) for stream in streams([3, 4], 2)]).maps
+    maps = fixed.method.attribute(view, images[:2], labels[:2], [stream.at(0, "attack", 0) for stream in streams([3, 4], 2)]).maps
     assert own["own before"] == pytest.approx(cosine_distance(shares(maps), attacked.aim).numpy(), abs=1e-4)
     assert own["own after"] != pytest.approx(attacked.distance_to_target[1].numpy(), abs=1e-6)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import salience as sal
 from salience.attacks._optimiser import composed, penalised
-from salience.attacks.attack import Problem, units
+from salience.attacks.attack import Problem, fixed_draws, units
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import cosine_distance, shares
@@ -194,6 +194,13 @@ def test_what_judges_an_attack_has_been_seen_neither_by_it_nor_by_what_chose_amo
     assert not draws["attack"] & draws["judge"]
     assert not draws["attack"] & draws["chooser"]
     assert not draws["chooser"] & draws["judge"]
+
+
+def test_the_draws_of_a_fixed_attack_are_those_it_saw(net, pictures):
+    Watched.seen.clear()
+    net.chunk = 2
+    sal.Attack(method=Watched(samples=2), fixed=True, steps=3).run(net, pictures, seed=[1, 2, 3, 4], random_draws=0)
+    assert set().union(*(keys for role, keys in Watched.seen if role == "attack")) == {stream.key for stream in fixed_draws(streams([1, 2, 3, 4], 4))}
 
 
 def test_of_several_runs_one_that_keeps_the_class_is_taken(net, pictures, monkeypatch):

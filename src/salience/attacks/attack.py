@@ -243,7 +243,7 @@ class Attack(Perturbation):
         """What a fixed attack reaches on the draws it has seen."""
         if not (self.fixed and self.restarts == 1 and isinstance(self.method, MonteCarlo)):
             return None
-        maps = self.method.attribute(view, perturbed, targets, [stream.at(0).at("attack", 0) for stream in sources]).maps.detach().float()
+        maps = self.method.attribute(view, perturbed, targets, fixed_draws(sources)).maps.detach().float()
         return cosine_distance(shares(maps), shares(clean) if aim is None else aim).cpu()
 
     def _compare(self, judge: "Judge", perturbed: Images, clean: Maps, aim: Saliency | None, maps: Maps | None = None) -> dict[str, PerImage]:
@@ -308,6 +308,11 @@ class Problem:
         """The sharpness in this step: constant, or growing geometrically."""
         first, last = self.attack.beta[0], self.attack.beta[-1]
         return units(self.view) * first * (last / first) ** (step / max(self.attack.steps - 1, 1))
+
+
+def fixed_draws(sources: Sequence[Stream]) -> list[Stream]:
+    """The draws that the first run of a `fixed` attack sees in every step."""
+    return [stream.at(0).at("attack", 0) for stream in sources]
 
 
 def units(model: Classifier) -> float:
