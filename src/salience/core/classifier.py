@@ -70,6 +70,11 @@ def class_names(labels: Sequence[str] | Mapping[int, str] | None) -> list[str] |
     return [str(label) for label in labels]
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The parts one after another; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 class Classifier:
     """The part of a model that explainers use. `Model` and `BlackBox` fill in `_forward`.
 
@@ -151,7 +156,7 @@ class Classifier:
             InputError: If the model does not return one finite row of scores per image.
         """
         with torch.no_grad(), self.frozen():
-            return torch.cat([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images)])
+            return joined([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images)])
 
     def scores(self, images: Images) -> Outputs:
         """The bound score (by default the logit) of every class, (n, k)."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from salience.core.classifier import Classifier, class_names, pair
+from salience.core.classifier import Classifier, class_names, joined, pair
 from salience.core.errors import InputError, unknown
 from salience.core.quick import StaleError, function_modes, quick
 from salience.core.score import Score
@@ -185,7 +185,7 @@ class Model(Classifier, nn.Module):
                     gradient, values = RecomputedGradient.apply(images[part], self, targets[part], chosen)
                 gradients.append(gradient)
                 outputs.append(values)
-        return torch.cat(gradients), torch.cat(outputs)
+        return joined(gradients), joined(outputs)
 
     def _pass(self, inputs: Images, targets: Targets, score: Score, again: bool) -> tuple[Images, Outputs]:
         """Gradient and outputs of one pass; `again` says whether both can be differentiated."""

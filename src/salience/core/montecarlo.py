@@ -18,6 +18,9 @@ from salience.core.types import Maps, PerImage
 BLOCKS = 20
 """Draw i belongs to block i modulo 20; block means give the error of non-linear steps."""
 
+OUTPUTS = "outputs"
+"""Among the sums of what draws note, that of the network's outputs."""
+
 FIRST_CHECK = 50
 """With a tolerance the error is looked at after 50, 100, 200, 400, ... draws, so that no result depends on the chunk."""
 
@@ -30,11 +33,13 @@ class Attribution:
         maps: (n, c, h, w), or (n, 1, h, w).
         outputs: The network's outputs (n, k) at the explained images, if the method had to compute them.
         notes: Facts worth recording, one number an image each, averaged over draws.
+        mean_outputs: The mean of the outputs (n, k) over a random method's draws, if it had to compute those.
     """
 
     maps: Maps
     outputs: Tensor | None = None
     notes: dict[str, PerImage] = field(default_factory=dict)
+    mean_outputs: Tensor | None = None
 
 
 @dataclass
@@ -44,10 +49,12 @@ class Draws:
     Attributes:
         values: (draws, images, ...), what is averaged or collected.
         notes: Facts worth recording, (draws, images) each; their averages end up in the record.
+        outputs: The network's outputs of each draw, if they were computed: their mean goes to the method around this one.
     """
 
     values: Float[Tensor, "draws images *rest"]
     notes: dict[str, Float[Tensor, "draws images"]] = field(default_factory=dict)
+    outputs: Float[Tensor, "draws images classes"] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,8 @@ class Moments:
             count = float(self.counts[block, active[0]])
             mean, m2 = (self.mean[block], self.m2[block]) if everything else (self.mean[block, active], self.m2[block, active])
             delta = value - mean
-            mean += delta / count
-            m2.addcmul_(delta, value - mean)
+            mean.add_(delta, alpha=1 / count)
+            m2.addcmul_(delta, delta, value=1 - 1 / count)
             if not everything:
                 self.mean[block, active], self.m2[block, active] = mean, m2
 
@@ -199,12 +206,14 @@ class Run:
         samples: Draws used, (n,).
         converged: Whether the tolerance was reached, (n,); None without a tolerance.
         notes: Facts noted by the draws, averaged over them, (n,) each.
+        outputs: The mean of the network's outputs (n, k) over the draws, if they came along.
     """
 
     estimate: Estimate
     samples: Tensor
     converged: Tensor | None
     notes: dict[str, Tensor]
+    outputs: Tensor | None
 
 
 def run(
@@ -242,9 +251,10 @@ def run(
         draws = range(done, done + -(-(limit - done) // passes))
         result = draw(draws, active)
         accumulator.add(draws, active, result.values)
-        for key, values in result.notes.items():
-            total = totals.setdefault(key, torch.zeros(n))
-            total[active] += values.detach().float().cpu().sum(0)
+        for key, values in {**result.notes, OUTPUTS: result.outputs}.items():
+            if values is not None:
+                total = totals.setdefault(key, torch.zeros(n, *values.shape[2:]))
+                total[active] += values.detach().float().cpu().sum(0)
         done = draws.stop
         used[active] = done
         if tolerance is not None and done == limit:
@@ -255,5 +265,6 @@ def run(
             check *= 2
         if model.progress is not None:
             model.progress(done if len(active) else samples, samples)
-    notes = {key: total / used for key, total in totals.items()}
-    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes)
+    notes = {key: total / used.view(-1, *(1,) * (total.ndim - 1)) for key, total in totals.items()}
+    outputs = notes.pop(OUTPUTS, None)
+    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes, outputs)

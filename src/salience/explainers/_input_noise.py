@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, in_threads, stack
@@ -50,7 +51,6 @@ class InputNoise(MonteCarlo):
             noisy = [torch.addcmul(clean, size, noise.to(images.device)) for noise in drawn]
             inner = [stream.at(i) for i in draws for stream in chosen]
             made = self.base.attribute(model, torch.cat(noisy), targets[active].repeat(len(draws)), inner)
-            split = (len(draws), len(active))
-            return Draws(self.value(made.maps).unflatten(0, split), notes={key: note.unflatten(0, split) for key, note in made.notes.items()})
+            return Draws(*tree_map_only(Tensor, lambda each: each.unflatten(0, (len(draws), len(active))), (self.value(made.maps), made.notes, made.outputs)))
 
         return draw
