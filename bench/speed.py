@@ -88,7 +88,7 @@ def main() -> None:
     targets = model.outputs(images).argmax(1)
     plain = sal.load_model().module.to(memory_format=torch.contiguous_format)
     inputs = normalised(images, model.mean, model.std, model.value_range)
-    one, target, sigma = inputs[:1], int(targets[0]), 0.15 * float(inputs[0].max() - inputs[0].min())
+    one, target, sigma = inputs[:1], int(targets[0]), 0.2 * float(inputs[0].max() - inputs[0].min())
 
     method = sal.SmoothGrad(samples=50)
     trial = {f"batch {size}": (lambda size=size: smoothgrad(plain, one, target, 50, sigma, size)) for size in (1, 2, 4, 8, 16)}

@@ -22,7 +22,7 @@ def methods_table() -> str:
     rows = ["| method | what it is | error bar | needs | source |", "|---|---|---|---|---|"]
     for name, entry in registry.entries("explainer").items():
         needs = "the network" if entry.facts["needs_gradient"] else "scores only"
-        error = "yes" if entry.facts["stochastic"] else "exact"
+        error = "yes" if entry.facts["stochastic"] else "not known" if entry.facts.get("control") and entry.facts.get("seeded") else "not known if random" if entry.facts.get("seeded") else "exact"
         rows.append(f"| `{name.replace('*', 'NAME')}` | {entry.summary.rstrip('.')} | {error} | {needs} | {entry.facts['cites']} |")
     return "\n".join(rows)
 

@@ -55,7 +55,8 @@ def quantus_explain_func(method: object, *, score: str | Callable | None = None,
         chosen = classifier.named_score(score or classifier.available_score(explainer.score))
         sources = streams(seed if isinstance(seed, int) else next(seed), len(images))
         with torch.inference_mode(False), classifier.frozen():
-            made = explainer.attribute(classifier.using(score=chosen, chunk=chunk or classifier.chunk, progress=None), images.clone(), indices, sources)
+            view = explainer.prepare(classifier.using(score=chosen, chunk=chunk or classifier.chunk, progress=None), images)
+            made = explainer.attribute(view, images.clone(), indices, sources)
         maps = made.maps.detach().cpu()
         return (maps if reduction is None else reduce(maps, reduction)[:, None]).numpy()
 

@@ -111,7 +111,7 @@ def test_record_is_json_and_complete(conv, photos):
     assert record["options"]["absolute"] == "false"
     assert record["images"]["seed"] == [[4, 4], [5, 5]]
     assert record["images"]["label"] == [conv.label(target) for target in e.targets.tolist()]
-    assert set(record["images"]) == {"seed", "prediction", "label", "score", "probability", "noisy_score", "class_kept", "weight_sigma"}
+    assert set(record["images"]) == {"seed", "prediction", "pixels", "label", "score", "probability", "noisy_score", "class_kept", "weight_sigma"}
     assert {"salience", "torch", "python"} <= set(record["versions"])
 
 

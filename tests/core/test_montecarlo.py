@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import salience as sal
-from salience.core.montecarlo import BLOCKS, Draws, Mean, Moments, jackknife, relative_error, run
+from salience.core.montecarlo import BLOCKS, Draws, Mean, Moments, jackknife, relative_error, run, together
 
 
 class Plain(sal.Classifier):
@@ -24,6 +24,11 @@ def draws_of(values: torch.Tensor):
 
 def gaussian(draws: int, n: int = 2, mean: float = 3.0) -> torch.Tensor:
     return mean + torch.randn(draws, n, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("images", "at_once", "draws"), [(1, 6, 6), (8, 6, 3), (4, 6, 3), (6, 6, 1), (7, 6, 3), (100, 6, 1), (8, 1, 1), (3, 1000, 317)])
+def test_draws_are_made_together_so_that_passes_are_full(images, at_once, draws):
+    assert together(images, at_once) == draws
 
 
 @pytest.mark.parametrize("samples", [1, 2, 19, 20, 21, 57])

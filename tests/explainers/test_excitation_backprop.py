@@ -64,6 +64,8 @@ def test_the_default_layer():
 
     resnet = model(seeded(lambda: torchvision.models.resnet50(num_classes=4)))
     assert find_layer(resnet, pictures(1, 224, 224), None, coarsest=COARSEST, below_top=True).name == "layer3"
+    vgg = model(seeded(lambda: torchvision.models.vgg16(num_classes=4)))
+    assert find_layer(vgg, pictures(1, 224, 224), None, coarsest=COARSEST, below_top=True).name == "features.23"
     squeezenet = model(seeded(lambda: torchvision.models.squeezenet1_0(num_classes=4)))
     assert find_layer(squeezenet, pictures(1, 227, 227), None, coarsest=COARSEST, below_top=True).grid == (13, 13)
 

@@ -90,5 +90,5 @@ def test_relative_beta_does_not_depend_on_the_scale_of_activations(photos):
 
 
 def test_a_net_without_relu_is_refused(vit):
-    with pytest.raises(sal.InputError, match=r"^vit has no ReLU or ReLU6, so beta-smoothing changes nothing in it: choose another method\.$"):
+    with pytest.raises(sal.InputError, match=r"^vit has no ReLU or ReLU6, so beta_smoothing would be the plain gradient: choose another method\.$"):
         sal.explain("beta_smoothing", vit, torch.rand(1, 3, 16, 24))

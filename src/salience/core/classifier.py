@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from salience.core.errors import InputError, unknown
-from salience.core.score import Score, as_score
+from salience.core.score import Score, as_score, probabilities_of
 from salience.core.types import Images, Outputs, Progress, Targets
 
 T = TypeVar("T", bound="Classifier")
@@ -84,6 +84,7 @@ class Classifier:
         labels: Class names in index order, or None.
         mean_colour: Mean colour of its training images, (c,) in [0, 1]: the default fill and baseline.
         probabilities: Whether it returns probabilities rather than logits.
+        multilabel: Whether it returns logits of classes that do not exclude each other.
         white_box: Whether gradients and layers can be had.
         chunk: Images in one pass; None takes it from `PIXELS_AT_ONCE`.
         score: The score explained in this call, if one has been bound by `using`.
@@ -101,6 +102,7 @@ class Classifier:
     mean_colour: Tensor
     probabilities: bool
     white_box: bool
+    multilabel: bool = False
     chunk: int | None = None
     score: Score | None = None
     progress: Progress | None = None
@@ -178,7 +180,11 @@ class Classifier:
         return None
 
     def named_score(self, score: "str | Callable | Score") -> Score:
-        """The score of that name for this model's kind of outputs."""
+        """The score of that name for this model's kind of outputs; where classes do not exclude each other the probability is the sigmoid."""
+        if self.multilabel and score in ("probability", "log_probability"):
+            if score == "log_probability":
+                raise InputError(f"The classes of {self.name} do not exclude each other: use score='sigmoid' or 'logit' instead of 'log_probability'.")
+            score = "sigmoid"
         return as_score(score, probabilities=self.probabilities)
 
     @property
@@ -191,8 +197,10 @@ class Classifier:
         return "probability" if self.probabilities and wanted == "logit" else wanted
 
     def as_probabilities(self, outputs: Outputs) -> Outputs:
-        """Outputs as probabilities (softmax of logits)."""
-        return outputs if self.probabilities else outputs.softmax(1)
+        """Outputs as probabilities: softmax of logits, sigmoid where classes do not exclude each other."""
+        if self.probabilities:
+            return outputs
+        return outputs.sigmoid() if self.multilabel else probabilities_of(outputs)
 
     def checked(self, outputs: Any, images: Images) -> Outputs:
         """The outputs, if they are a finite row of scores per image.

@@ -1,10 +1,15 @@
 """What an explainer is: a frozen set of options with one method, `attribute`."""
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import numbers
 import platform
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,7 +22,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.montecarlo import Accumulator, Attribution, Draws, Estimate, Mean, Moments, Run, run
+from salience.core.montecarlo import DREW, Accumulator, Attribution, Draws, Estimate, Mean, Moments, Run, run
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
@@ -31,6 +36,7 @@ class Explainer(Options):
 
     kind = "explainer"
     own_score: ClassVar[str] = "logit"
+    explains_score: ClassVar[bool] = True
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The maps of some images: the one function that a deterministic method defines.
@@ -46,11 +52,28 @@ class Explainer(Options):
         """
         raise NotImplementedError
 
+    def prepare(self, model: Classifier, images: Images) -> Classifier:
+        """The model with what must be known of it before any draw: what the method, or one within it, has to find out on the images given."""
+        base = getattr(self, "base", None)
+        return base.prepare(model, images) if isinstance(base, Explainer) else model
+
     @property
     def score(self) -> str:
         """The score explained unless another is asked for: that of the base, if the method has one."""
         base = getattr(self, "base", None)
         return base.score if isinstance(base, Explainer) else self.own_score
+
+    def check_score(self, score: object) -> None:
+        """Refuse a score that was asked for where it would change nothing.
+
+        Raises:
+            InputError: If one was, and the method, or the one that it wraps, does not explain a score.
+        """
+        base = getattr(self, "base", None)
+        if isinstance(base, Explainer):
+            base.check_score(score)
+        elif score is not None and not self.explains_score:
+            raise InputError(f"{self.name} does not depend on a score, so choosing one would change nothing: leave score out.")
 
     @classmethod
     def from_value(cls, value: object) -> "Explainer":
@@ -109,17 +132,27 @@ class Explainer(Options):
         shown = images
         images = checked_images(images, model)
         sources = streams(seed, len(images))
+        self.check_score(score)
         chosen = model.named_score(score or model.available_score(self.score))
         view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
         with torch.inference_mode(False), model.frozen():
             images = images.clone()
             outputs = view.outputs(images)
             indices = target_indices(targets, outputs, model).to(images.device)
-            done = self.explain_view(view.using(progress=progress), images, indices, sources, tolerance)
-        facts: dict[str, list] = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist()}
+            done = self.explain_view(self.prepare(view, images).using(progress=progress), images, indices, sources, tolerance)
+        if tolerance is not None and done.estimate is None and DREW in done.notes:
+            raise InputError(f"{self.name} draws at random but does not know its error, so it cannot stop at a tolerance: leave tolerance out.")
+        bad = (~torch.isfinite(done.maps)).flatten(1).any(1).nonzero()
+        if len(bad):
+            raise InputError(
+                f"The map of image {int(bad[0]) + 1} by {self.name} has NaN or infinite values, though the outputs of {model.name} are finite: its gradient or a layer is not, at this image."
+            )
+        facts: dict[str, list] = {"seed": [[*stream.key, *stream.weights] for stream in sources], "prediction": outputs.argmax(1).tolist(), "pixels": list(map(hash_of, images))}
+        if hasattr(shown, "geometry"):
+            facts |= {"file": shown.names, "geometry": [dataclasses.asdict(each) for each in shown.geometry]}
         record = {
-            "versions": {"salience": salience.__version__, "torch": torch.__version__, "python": platform.python_version()},
-            "model": {"name": model.name, "weights": model.weights_hash(), "precision": getattr(model, "precision", "float32")},
+            "versions": {"salience": salience.__version__, **versions(), "python": platform.python_version()},
+            "model": {"name": model.name, "weights": model.weights_hash(), "precision": model.precision, "device": str(model.device), "chunk": view.images_at_once(images.shape[-2:])},
             "options": self.options(),
             "tolerance": tolerance,
             "images": facts,
@@ -139,7 +172,7 @@ class Explainer(Options):
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> "Done":
         """The work of a call, on a prepared view of the model. Deterministic here."""
         result = self.attribute(model, images, targets, streams)
-        return Done(result.maps.float(), None, torch.zeros(len(images), dtype=torch.int64), None, result.notes)
+        return Done(result.maps.float(), None, torch.zeros(len(images), dtype=torch.int64), None, result.notes, outputs=result.outputs)
 
     def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[["Done", Targets], Explanation]) -> Explanation:
         estimate, retarget = done.estimate, done.retarget
@@ -170,6 +203,7 @@ class Done:
     converged: Tensor | None
     notes: dict[str, Tensor]
     retarget: Callable[[Targets], "Done"] | None = None
+    outputs: Tensor | None = None
 
 
 Base = Annotated[Any, Explainer]
@@ -200,7 +234,7 @@ class MonteCarlo(Explainer):
         return self.samples  # type: ignore[attr-defined]  # a field of nearly every method; others override
 
     def at_once(self, model: Classifier, images: Images) -> int:
-        """Images that go through the network at once; as many draws are made together."""
+        """Images that go through the network at once."""
         return model.images_at_once(images.shape[-2:])
 
     def accumulator(self, images: Images, errors: bool) -> Accumulator:
@@ -257,7 +291,7 @@ class Custom(Explainer):
         maps = maps[:, None] if maps.ndim == 3 else maps
         if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
             raise InputError(f"{self.name} returned shape {tuple(maps.shape)} for images {tuple(images.shape)}: it must return one map per image, of the image's height and width.")
-        return Attribution(maps.detach().float())
+        return Attribution((maps if model.tape is not None else maps.detach()).float())
 
 
 def explain(
@@ -282,6 +316,23 @@ def explain(
 def list_methods() -> list[str]:
     """The names of all methods; ``captum:NAME`` and the like stand for a family."""
     return [name.replace("*", "NAME") for name in registry.entries("explainer")]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of the libraries that salience builds on, by their names; those that are not installed as packages are left out."""
+    found = {"torch": str(torch.__version__)}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for requirement in metadata.requires("salience") or ():
+            if "extra ==" not in requirement:
+                name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+                found.setdefault(name, metadata.version(name))
+    return found
+
+
+def hash_of(image: Tensor) -> str:
+    """SHA-256 of an image's pixels, float32."""
+    return hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def checked_images(images: Any, model: Classifier) -> Images:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from salience.core.errors import InputError
 from salience.core.files import atomic
-from salience.core.montecarlo import jackknife, relative_error
+from salience.core.montecarlo import DREW, jackknife, relative_error
 from salience.core.reduction import reduce
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
 
@@ -27,7 +27,7 @@ class Explanation:
 
     Attributes:
         maps: (n, c, h, w) or (n, 1, h, w), in score units per unit of pixel value for gradients.
-        stderr: Standard error of every value of `maps`; None for a deterministic method.
+        stderr: Standard error of every value of `maps`; None for a deterministic method, or one that draws but does not know its error.
         df: Degrees of freedom of the errors, (n,); None for a deterministic method.
         samples: Draws used for each image, (n,); 0 for a deterministic method.
         converged: Whether the tolerance was reached, (n,); None without a tolerance.
@@ -60,7 +60,7 @@ class Explanation:
     def __repr__(self) -> str:
         """Method, score and shape, not the numbers."""
         errors = self.relative_error
-        error = "deterministic" if errors is None else f"relative error {', '.join(f'{each:.3g}' for each in errors.tolist())}"
+        error = self.certainty if errors is None else f"relative error {', '.join(f'{each:.3g}' for each in errors.tolist())}"
         return f"<Explanation of {len(self.maps)} image(s) by {self.method}: maps {tuple(self.maps.shape)}, {self.score} of {self.targets.tolist()}, {error}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Explanation:
         from scipy.stats import t
 
         if self.stderr is None or self.df is None:
-            raise InputError(f"{self.method} is deterministic, so its map has no confidence interval.")
+            raise InputError(f"{self.method} is {self.certainty}, so its map has no confidence interval.")
         if not 0 < level < 1:
             raise InputError(f"level must lie between 0 and 1, not {level}.")
         width = torch.as_tensor(t.ppf((1 + level) / 2, self.df.numpy()), dtype=self.maps.dtype)[:, None, None, None] * self.stderr
@@ -132,14 +132,35 @@ class Explanation:
         Raises:
             InputError: If the method is deterministic, or the explanation was saved without its blocks.
         """
+        blocks, counts = self._blocks()
+        weights = counts.to(blocks)[..., None, None, None]
+        total = weights.sum(0)
+        without = (total * self.maps - weights * blocks) / (total - weights)
+        return jackknife(reduce(self.maps, how), reduce(without, how), counts)[0]
+
+    def _blocks(self) -> tuple[Tensor, Tensor]:
+        """The estimates of blocks of draws and how many draws are in each, if they are there."""
         if self.stderr is None:
-            raise InputError(f"{self.method} is deterministic, so its saliency has no standard error.")
+            raise InputError(f"{self.method} is {self.certainty}, so its saliency has no standard error.")
         if self.blocks is None or self.counts is None:
             raise InputError("This explanation was saved without its blocks, which this error needs: save it with e.save(path, blocks=True).")
-        weights = self.counts.to(self.blocks)[..., None, None, None]
-        total = weights.sum(0)
-        without = (total * self.maps - weights * self.blocks) / (total - weights)
-        return jackknife(reduce(self.maps, how), reduce(without, how), self.counts)[0]
+        return self.blocks, self.counts
+
+    @property
+    def certainty(self) -> str:
+        """What is known of the sampling error, in words."""
+        if self.stderr is not None:
+            return "random, with a known error"
+        return "random, with an error that is not known" if any(self.record["images"].get(DREW, ())) else "deterministic"
+
+    @property
+    def saliency_df(self) -> PerImage:
+        """Degrees of freedom of `saliency_stderr`, (n,): the blocks of draws less one.
+
+        Raises:
+            InputError: As `saliency_stderr`.
+        """
+        return (self._blocks()[1] > 0).sum(0).float() - 1
 
     def for_target(self, target: Any) -> "Explanation":
         """The explanation of another class from the same draws, without any forward pass.

@@ -185,8 +185,9 @@ class Metric(Options):
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
         with torch.inference_mode(False), model.frozen():
             indices = (_indices(targets, view, images) if explained is None else explained).to(images.device)
+            maker = None if explainer is None else Explainer.from_value(explainer)
             case = Case(
-                view,
+                view if maker is None else maker.prepare(view, images),
                 images,
                 indices,
                 checked,
@@ -194,7 +195,7 @@ class Metric(Options):
                 sources,
                 None if masks is None else _checked_masks(masks, images, geometry),
                 geometry,
-                None if explainer is None else Explainer.from_value(explainer),
+                maker,
                 own_score,
             )
             found = self.judge(case)

@@ -19,6 +19,7 @@ from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
+OUTPUTS = ("logits", "probabilities", "multilabel")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -50,7 +51,7 @@ class Model(Classifier, nn.Module):
         channels: Order of the module's channels: ``RGB``, ``BGR``, or ``L`` for grey images.
         value_range: What white is for the module: 1, or 255.
         name: How records call it; by default the class of the module.
-        outputs: ``logits``, or ``probabilities`` if the module ends in a softmax.
+        outputs: ``logits``; ``probabilities`` if the module ends in a softmax; ``multilabel`` for logits of classes that do not exclude each other.
         precision: ``float32``, or ``bfloat16`` (autocast) for speed.
 
     Raises:
@@ -85,8 +86,8 @@ class Model(Classifier, nn.Module):
             raise unknown("channel order", str(channels), CHANNEL_ORDERS)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
-        if outputs not in ("logits", "probabilities"):
-            raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
+        if outputs not in OUTPUTS:
+            raise unknown("kind of outputs", outputs, OUTPUTS)
         self.order = CHANNEL_ORDERS[channels]
         count = len(self.order)
         mean, std = _by_channel(mean, 0.0, count), _by_channel(std, 1.0, count)
@@ -103,7 +104,7 @@ class Model(Classifier, nn.Module):
         self.size = pair(size)
         self.labels = class_names(labels)
         self.name = name or type(module).__name__
-        self.probabilities = outputs == "probabilities"
+        self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
         self.precision = precision
         self.found = Found()
         parameter = next(module.parameters(), None)
@@ -262,7 +263,7 @@ class BlackBox(Classifier):
         fn: From a float tensor (n, c, h, w) in [0, 1] to scores (n, k), as a tensor or NumPy array.
         size: (height, width) it needs, or one int for a square; None for any.
         labels: Class names in index order.
-        outputs: ``probabilities`` (the default) or ``logits``: what `fn` returns.
+        outputs: What `fn` returns: ``probabilities`` (the default), ``logits``, or ``multilabel`` for logits of classes that do not exclude each other.
         mean_colour: The colour that replaces removed pixels by default, in [0, 1].
         name: How records call it; by default the function's name.
 
@@ -284,12 +285,12 @@ class BlackBox(Classifier):
     ) -> None:
         if not callable(fn):
             raise InputError(f"BlackBox needs a function from images to scores, not {type(fn).__name__}.")
-        if outputs not in ("logits", "probabilities"):
-            raise unknown("kind of outputs", outputs, ("logits", "probabilities"))
+        if outputs not in OUTPUTS:
+            raise unknown("kind of outputs", outputs, OUTPUTS)
         self.fn = fn
         self.size = pair(size)
         self.labels = class_names(labels)
-        self.probabilities = outputs == "probabilities"
+        self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
         self.mean_colour = torch.tensor(mean_colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 

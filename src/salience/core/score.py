@@ -5,14 +5,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from salience.core.errors import InputError, unknown
 from salience.core.types import Outputs, PerImage, Targets
 
+
+def probabilities_of(logits: Outputs) -> Outputs:
+    """Softmax; a single output stands for yes or no, so that its probability is its sigmoid."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
 OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": lambda outputs: outputs,
-    "probability": lambda outputs: outputs.softmax(1),
-    "log_probability": lambda outputs: outputs.log_softmax(1),
+    "probability": probabilities_of,
+    "log_probability": lambda outputs: logsigmoid(outputs) if outputs.shape[1] == 1 else outputs.log_softmax(1),
     "sigmoid": lambda outputs: outputs.sigmoid(),
 }
 OF_PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {

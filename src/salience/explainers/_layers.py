@@ -108,7 +108,8 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
         model: The network.
         images: (n, c, h, w): their size matters, their content does not.
         name: Name of a layer, or None.
-        coarsest: Largest number of pixels between two positions of the map.
+        coarsest: Largest number of pixels between two positions of the map. Where pooling makes the coarsest such map, as in VGG, it is
+            taken from that pooling layer, before further convolutions.
         below_top: Whether a layer that is found must lie below the last one with weights.
 
     Raises:
@@ -141,6 +142,9 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     if last.layout == "tokens":
         fine = [(each, layer) for each, layer in fine if each.output.shape == fine[-1][0].output.shape]
         return _last_tokens(outputs, noise, fine)
+    first = next(layer for _, layer in fine if layer.grid == last.grid)
+    if coarsest < float("inf") and "Pool" in type(first.module).__name__:
+        return first
     return next((layer for each, layer in reversed(fine) if _all_through(outputs, each, noise)), last)
 
 

@@ -22,7 +22,7 @@ from salience.core.draws import Stream
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.model import Model
-from salience.core.montecarlo import Attribution
+from salience.core.montecarlo import DREW, Attribution
 from salience.core.types import Images, Targets
 from salience.explainers._layers import white_box
 
@@ -200,7 +200,7 @@ class Peer(Explainer):
             own = copy.deepcopy(white.using(progress=None))
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), torch.enable_grad():
                 warnings.simplefilter("ignore")
-                maps = self._chunked(own, images, targets, streams).detach().float()
+                maps, drew = self._chunked(own, images, targets, streams)
         except InputError:
             raise
         except Exception as error:  # whatever the library raises, it means that it cannot explain this network
@@ -208,24 +208,25 @@ class Peer(Explainer):
             raise InputError(f"{self.name} cannot explain {model.name} ({reason}): choose another method, or set its arguments.") from error
         if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:] or not torch.isfinite(maps).all():
             raise InputError(f"{self.name} returned no finite map of each image for {model.name}: choose another method, or set its arguments.")
-        return Attribution(maps)
+        return Attribution(maps, notes={DREW: torch.ones(len(maps))} if drew else {})
 
-    def _chunked(self, model: Model, images: Images, targets: Targets, streams: Sequence[Stream]) -> Tensor:
-        """All maps: in chunks, unless the method is random; then each image alone, with its own seed."""
+    def _chunked(self, model: Model, images: Images, targets: Targets, streams: Sequence[Stream]) -> tuple[Tensor, bool]:
+        """All maps: in chunks, unless the method is random; then each image alone, with its own seed. And whether it is."""
         together, made = model.images_at_once(images.shape[-2:]), []
-        done = 0
+        done, drew = 0, False
         while done < len(images):
             part = slice(done, done + together)
             with seeded(streams[done]) as random_states:
                 before = random_states()
                 maps = self.maps(model, images[part].clone(), targets[part])
                 moved = random_states() != before
+            drew = drew or moved
             if moved and len(images[part]) > 1:
                 together = 1
                 continue
             made.append(maps.detach())
             done += len(images[part])
-        return torch.cat(made)
+        return torch.cat(made).float(), drew
 
 
 def made_by(kind: Any) -> Callable:

@@ -1,6 +1,7 @@
-"""What guided backpropagation and the deconvolutional network have in common: ReLUs with another backward pass."""
+"""What the methods have in common that replace the ReLUs of the network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.explainer import Explainer
+from salience.core.explainer import Done, Explainer
 from salience.core.montecarlo import Attribution
 from salience.core.types import Images, Targets
 from salience.explainers._layers import white_box
@@ -28,15 +29,34 @@ class Clip(torch.autograd.Function):
         return torch.where(passed, inputs, outside)
 
 
-def with_backward_of_relu(relu: Callable[[Tensor, float], Tensor], method: Explainer, base: Explainer, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
-    """The base's map of the network with every ReLU replaced.
+class OtherReLU(Explainer):
+    """A base explanation of the network with another function, `relu`, in the place of every ReLU. If the base is random, its errors are those of the map."""
 
-    Raises:
-        InputError: If there is no ReLU, so that the map would silently be the base's own.
-    """
-    model = white_box(model, method)
-    with ReplaceReLU(relu) as mode:
-        made = base.attribute(model, images, targets, streams)
-    if mode.replaced == 0:
-        raise InputError(f"{model.name} has no ReLU or ReLU6, so {method.name} would be the plain {base.name}: choose another method.")
-    return made
+    base: Explainer
+
+    def relu(self, inputs: Tensor, ceiling: float) -> Tensor:
+        """What stands for ``min(max(x, 0), ceiling)``."""
+        raise NotImplementedError
+
+    @contextmanager
+    def replaced(self, model: Classifier) -> Iterator[None]:
+        """The network with its ReLUs replaced.
+
+        Raises:
+            InputError: If the model is a black box, or there is no ReLU, so that the map would silently be the base's own.
+        """
+        white_box(model, self)
+        with ReplaceReLU(self.relu) as mode:
+            yield
+        if mode.replaced == 0:
+            raise InputError(f"{model.name} has no ReLU or ReLU6, so {self.name} would be the plain {self.base.name}: choose another method.")
+
+    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
+        """The base's map under the replacement."""
+        with self.replaced(model):
+            return self.base.attribute(model, images, targets, streams)
+
+    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
+        """The base's map under the replacement, with its error if it has one."""
+        with self.replaced(model):
+            return self.base.explain_view(model, images, targets, streams, tolerance)

@@ -41,6 +41,12 @@ class AverageOverWeights(MonteCarlo):
         """The explanation made with each draw of weights."""
         return self.base
 
+    def prepare(self, model: Classifier, images: Images) -> Classifier:
+        """With ``weight_sigma=auto``, the level of noise of this model: one for all draws and all that happens within."""
+        if self.weight_sigma == "auto" and model.weight_sigma is None:
+            model = model.using(weight_sigma=tuned_weight_sigma(model, images))
+        return super().prepare(model, images)
+
     def at_once(self, model: Classifier, images: Images) -> int:
         """Draws of weights are made one at a time; the explanation within chunks its images itself."""
         return 1

@@ -35,6 +35,8 @@ class AttentionRollout(Explainer):
     attention between all tokens (convolutional, or with windows) is refused.
     """
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The product of the attention matrices, at the image's tokens."""
         model = white_box(model, self)

@@ -1,5 +1,6 @@
 """Beta-smoothing."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,18 +8,18 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
-from salience.core.errors import InputError
-from salience.core.explainer import Base, Explainer
+from salience.core.explainer import Base, Done
 from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
-from salience.core.types import Images, Targets
+from salience.core.types import Images, Outputs, Targets
+from salience.explainers._rectified import OtherReLU
 from salience.explainers.gradient import Gradient
-from salience.perturb.relu import ReplaceReLU, softplus
+from salience.perturb.relu import softplus
 
 
 @register("explainer", "beta_smoothing", signed=True, stochastic=False, needs_gradient=True, cites="Dombrowski et al. 2019")
-class BetaSmoothing(Explainer):
+class BetaSmoothing(OtherReLU):
     """A base explanation of the network with every ReLU replaced by softplus(beta x) / beta.
 
     ReLU6(x) becomes sp(x) - sp(x - 6). The target always comes from the unmodified network; the record
@@ -40,22 +41,32 @@ class BetaSmoothing(Explainer):
     relative: bool = option(False, "divide beta by the spread (sd) of each layer's inputs")
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
-        """The base's map under the replacement."""
-        clean = model.outputs(images).argmax(1)
-        with ReplaceReLU(self._smooth) as mode:
+        """The base's map under the replacement, and what became of the class."""
+        with self.replaced(model):
             made = self.base.attribute(model, images, targets, streams)
             outputs = model.outputs(images) if made.outputs is None else made.outputs
-        if mode.replaced == 0:
-            raise InputError(f"{model.name} has no ReLU or ReLU6, so beta-smoothing changes nothing in it: choose another method.")
-        notes = {"smoothed_score": model.bound_score.of(outputs, targets), "class_kept": (outputs.argmax(1) == clean).float()}
-        return Attribution(made.maps, outputs, made.notes | notes)
+        return dataclasses.replace(made, outputs=outputs, notes=made.notes | noted(model, images, targets, outputs))
 
-    def _smooth(self, inputs: Tensor, ceiling: float) -> Tensor:
+    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
+        """As `attribute`, with the base's error if it has one."""
+        with self.replaced(model):
+            done = self.base.explain_view(model, images, targets, streams, tolerance)
+            outputs = model.outputs(images) if done.outputs is None else done.outputs
+        return dataclasses.replace(done, notes=done.notes | noted(model, images, targets, outputs), retarget=None)
+
+    def relu(self, inputs: Tensor, ceiling: float) -> Tensor:
+        """Softplus, forward and backward or backward only."""
         beta = self.beta / _spread(inputs) if self.relative else self.beta
         smooth = softplus(inputs, ceiling, beta)
         if self.forward == "softplus":
             return smooth
         return smooth + (inputs.detach().clamp(0, ceiling) - smooth.detach())
+
+
+def noted(model: Classifier, images: Images, targets: Targets, outputs: Outputs) -> dict[str, Tensor]:
+    """The smoothed network's score, and whether it keeps the class, from its outputs."""
+    kept = outputs.argmax(1) == model.outputs(images).argmax(1)
+    return {"smoothed_score": model.bound_score.of(outputs, targets), "class_kept": kept.float()}
 
 
 def _spread(inputs: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class CAM(Explainer):
 
     relu: bool = option(False, "keep only what speaks for the target")
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The weighted sum of the last map's channels."""
         model = white_box(model, self)

@@ -27,6 +27,8 @@ class Centre(Explainer):
     Differs from the source: a Gaussian instead of a point, so that it can be ranked by every metric.
     """
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The same map for every image of a size."""
         n, _, h, w = images.shape

@@ -40,6 +40,8 @@ class ContrastiveExcitationBackprop(Explainer):
     layer: str | None = option(None, "name of the layer; none: the last one whose map is not too coarse")
     contrast: str | None = option(None, "name of the contrast layer; none: the input of the last layer with weights")
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The rectified difference at the layer."""
         model = white_box(model, self)

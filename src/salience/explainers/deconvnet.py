@@ -1,23 +1,18 @@
 """The deconvolutional network's backward pass."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from salience.core.classifier import Classifier
-from salience.core.draws import Stream
-from salience.core.explainer import Base, Explainer
-from salience.core.montecarlo import Attribution
+from salience.core.explainer import Base
 from salience.core.options import option
 from salience.core.registry import register
-from salience.core.types import Images, Targets
-from salience.explainers._rectified import Clip, with_backward_of_relu
+from salience.explainers._rectified import Clip, OtherReLU
 from salience.explainers.gradient import Gradient
 
 
 @register("explainer", "deconvnet", signed=True, stochastic=False, needs_gradient=True, cites="Zeiler & Fergus 2014")
-class DeconvNet(Explainer):
+class DeconvNet(OtherReLU):
     """A base explanation with ReLUs that rectify the gradient instead of gating it.
 
     Backwards through y = ReLU(x) the gradient g becomes max(g, 0), whatever the sign of x was; likewise through ReLU6.
@@ -33,9 +28,9 @@ class DeconvNet(Explainer):
 
     base: Base = option(Gradient, "the explanation of the network with rectified gradients")
 
-    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
-        """The base's map with the backward pass of the ReLUs replaced."""
-        return with_backward_of_relu(_Deconv.apply, self, self.base, model, images, targets, streams)
+    def relu(self, inputs: Tensor, ceiling: float) -> Tensor:
+        """ReLU with another backward pass."""
+        return _Deconv.apply(inputs, ceiling)
 
 
 class _Deconv(Clip):

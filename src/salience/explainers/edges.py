@@ -32,6 +32,8 @@ class Edges(Explainer):
     Differs from the source: Sobel's operator, in units of luminance a pixel.
     """
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The magnitude of the slope."""
         channels = images.shape[1]

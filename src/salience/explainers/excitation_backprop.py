@@ -26,10 +26,13 @@ class ExcitationBackprop(Explainer):
     Source: Zhang, Lin, Brandt, Shen & Sclaroff (2016), "Top-down neural attention by excitation backprop".
 
     Differs from the source: negative activations (before a ReLU, or of layers without one) count as none; units without any
-    active input are left out, so that the sum stays 1; the layer is by default the last one with at most 18 pixels between its positions.
+    active input are left out, so that the sum stays 1; the layer is by default the last one with at most 18 pixels between its positions,
+    or the pooling layer that made its size (VGG16: features.23, ResNet-50: layer3).
     """
 
     layer: str | None = option(None, "name of the layer; none: the last one whose map is not too coarse")
+
+    explains_score = False
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The winning probabilities at the layer."""

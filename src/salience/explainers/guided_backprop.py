@@ -1,23 +1,18 @@
 """Guided backpropagation."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from salience.core.classifier import Classifier
-from salience.core.draws import Stream
-from salience.core.explainer import Base, Explainer
-from salience.core.montecarlo import Attribution
+from salience.core.explainer import Base
 from salience.core.options import option
 from salience.core.registry import register
-from salience.core.types import Images, Targets
-from salience.explainers._rectified import Clip, with_backward_of_relu
+from salience.explainers._rectified import Clip, OtherReLU
 from salience.explainers.gradient import Gradient
 
 
 @register("explainer", "guided_backprop", signed=True, stochastic=False, needs_gradient=True, cites="Springenberg et al. 2015")
-class GuidedBackprop(Explainer):
+class GuidedBackprop(OtherReLU):
     """A base explanation with ReLUs that pass on only what is positive, forward and backward.
 
     Backwards through y = ReLU(x) the gradient g becomes g * [g > 0] * [x > 0]; through ReLU6 it is stopped at
@@ -34,9 +29,9 @@ class GuidedBackprop(Explainer):
 
     base: Base = option(Gradient, "the explanation of the network with guided ReLUs")
 
-    def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
-        """The base's map with the backward pass of the ReLUs replaced."""
-        return with_backward_of_relu(_Guided.apply, self, self.base, model, images, targets, streams)
+    def relu(self, inputs: Tensor, ceiling: float) -> Tensor:
+        """ReLU with another backward pass."""
+        return _Guided.apply(inputs, ceiling)
 
 
 class _Guided(Clip):

@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import Done, MonteCarlo
-from salience.core.montecarlo import Attribution, Draws, Estimate, Run, run
+from salience.core.montecarlo import Attribution, Draws, Estimate, Run, reached, run
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -64,7 +64,7 @@ class Lime(MonteCarlo):
 
         def as_done(estimate: Estimate, wanted: Targets) -> Done:
             notes = {"superpixels": sizes, "fit": surrogate.fit(wanted)}
-            return Done(estimate.maps, estimate, done.samples, done.converged, notes, other if every else None)
+            return Done(estimate.maps, estimate, done.samples, None if tolerance is None else reached(estimate, tolerance), notes, other if every else None)
 
         def other(wanted: Targets) -> Done:
             return as_done(surrogate.estimate(torch.arange(len(images)), wanted), wanted)

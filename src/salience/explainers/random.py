@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import Explainer
-from salience.core.montecarlo import Attribution
+from salience.core.montecarlo import DREW, Attribution
 from salience.core.registry import register
 from salience.core.types import Images, Targets
 
@@ -24,7 +26,10 @@ class Random(Explainer):
     Differs from the source: nothing.
     """
 
+    explains_score = False
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """One draw an image."""
         n, _, h, w = images.shape
-        return Attribution(stack(streams, lambda stream: stream.normal((1, h, w), "control", 0)).expand(n, 1, h, w).to(images.device))
+        maps = stack(streams, lambda stream: stream.normal((1, h, w), "control", 0)).expand(n, 1, h, w)
+        return Attribution(maps.to(images.device), notes={DREW: torch.ones(n)})

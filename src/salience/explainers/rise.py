@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
 from salience.core.explainer import Done, MonteCarlo
-from salience.core.montecarlo import Attribution, Draws, Estimate, Run, run
+from salience.core.montecarlo import Attribution, Draws, Estimate, Run, reached, run
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -68,7 +68,7 @@ class Rise(MonteCarlo):
 
             def other(wanted: Targets) -> Done:
                 found = collected.estimate(torch.arange(len(images)), wanted)
-                return Done(found.maps, found, done.samples, done.converged, done.notes, other)
+                return Done(found.maps, found, done.samples, None if tolerance is None else reached(found, tolerance), done.notes, other)
 
         return Done(done.estimate.maps, done.estimate, done.samples, done.converged, done.notes, other)
 

@@ -28,7 +28,7 @@ class UniformGrad(InputNoise):
 
     base: Base = option(Gradient, "the explanation that is averaged")
     samples: int = option(50, "draws of input noise", at_least=1)
-    noise_level: float | None = option(None, "half-width of the noise relative to the image's range; 0.15 if sigma is not given either", at_least=0)
+    noise_level: float | None = option(None, "half-width of the noise relative to the image's range; 0.2 if sigma is not given either", at_least=0)
     sigma: float | None = option(None, "absolute half-width of the noise, in [0, 1] units", at_least=0)
     absolute: bool = option(False, "take absolute values before averaging")
 

@@ -5,7 +5,8 @@ from torch import Tensor
 from salience.core.errors import InputError
 from salience.core.types import Images
 
-DEFAULT_LEVEL = 0.15
+DEFAULT_LEVEL = 0.2
+"""As in "NoiseGrad" (2022), eq. 4, and "Smoothed explanations" (2022); Smilkov et al. (2017) find 0.1 to 0.2 best."""
 
 
 def check_strength(name: str, noise_level: float | None, sigma: float | None) -> None:

@@ -119,6 +119,11 @@ def explain_files(request: Request, report: Report) -> Iterator[tuple[Row, Expla
     _check(request, model, explainers, groups[0])
     _check_writable(request.out)
     stems = stems_of(request.paths)
+    first = _loaded(request, groups[0], model).as_subclass(Tensor).to(model.device)
+    with model.frozen():
+        for explainer in explainers:
+            report(f"preparing {explainer.name}", 0, None)
+            model = explainer.prepare(model, first)
     for group in groups:
         images = _loaded(request, group, model)
         outputs = _outputs(model, images)
@@ -174,6 +179,7 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
     outputs = _outputs(model, images)
     _targets(request.targets, outputs[0], model)
     for explainer in explainers:
+        explainer.check_score(request.score)
         model.named_score(request.score or model.available_score(explainer.score))
         level = explainer
         while isinstance(base := getattr(level, "base", None), Explainer):

@@ -153,5 +153,5 @@ def _quantile(e: Explanation, index: int) -> float:
     """Student's t for a two-sided interval; infinite where a single draw leaves the error unknown."""
     from scipy.stats import t
 
-    freedom = float(torch.as_tensor(e.df)[index])
+    freedom = float((torch.as_tensor(e.df) if e.maps.shape[1] == 1 else e.saliency_df)[index])
     return float(t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else float("inf")

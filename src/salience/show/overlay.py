@@ -235,7 +235,8 @@ def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
         colours = f"Signed: red speaks for the class, blue against it; full colour from the {PERCENTILE}th percentile of |value|."
     else:
         colours = f"Unsigned: darker is more; the scale ends at the {PERCENTILE}th percentile" + (f" and starts at the {100 - PERCENTILE:.1f}th." if view.scale.low else ".")
-    sure = [draws_of(e, index), grey_of(view) or ("which pixels are within it is not known (saved without blocks)" if e.stderr is not None else "no sampling error")]
+    known = grey_of(view) or "which pixels are within it is not known (saved without blocks)"
+    sure = [draws_of(e, index), known if e.stderr is not None else "no sampling error" if e.certainty == "deterministic" else "other draws give another map"]
     return [*lines, colours, f"{'; '.join(sure).capitalize()}."]
 
 
@@ -266,7 +267,7 @@ def facts_of_class(cls: type) -> dict:
 def draws_of(e: Explanation, index: int) -> str:
     """How much the map was sampled, and how well."""
     relative = e.relative_error
-    return "deterministic" if relative is None else f"{int(e.samples[index])} samples, relative error {number(float(relative[index]))}"
+    return e.certainty if relative is None else f"{int(e.samples[index])} samples, relative error {number(float(relative[index]))}"
 
 
 def grey_of(view: Shown) -> str:

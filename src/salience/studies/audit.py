@@ -37,7 +37,6 @@ from salience.explainers.edges import Edges
 from salience.metrics.deletion import Deletion
 from salience.metrics.insertion import Insertion
 from salience.perturb.randomise import parts_of, randomised
-from salience.perturb.tune import tuned_weight_sigma
 from salience.perturbations.gaussian_blur import GaussianBlur
 from salience.perturbations.gaussian_noise import GaussianNoise
 from salience.perturbations.horizontal_flip import HorizontalFlip
@@ -168,9 +167,9 @@ def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS
     with model.frozen(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # "class kept" says it; under random weights it would mean nothing
         indices = target_indices(targets, model.outputs(images), model).to(images.device)
-        if any(map(_tunes, explainers)):
-            report("finding the level of weight noise", 0, None)
-            model = model.using(weight_sigma=tuned_weight_sigma(model, images))
+        for explainer in explainers:
+            report(f"preparing {explainer.name}", 0, None)
+            model = explainer.prepare(model, images)
         cases = [_Case(model, images[place : place + 1], indices[place : place + 1], (seed + place * 2**32, seed)) for place in range(len(images))]
         seen = {}
         for explainer in explainers:
@@ -272,12 +271,6 @@ def _pattern_error(e: Explanation) -> float | None:
 def _alike(first: Saliency, second: Saliency) -> float:
     """Rank correlation of absolute values, as in `ParameterRandomisation`."""
     return Spearman()(scaled(first.abs().double()), scaled(second.abs().double())).item()
-
-
-def _tunes(explainer: Explainer) -> bool:
-    """Whether a method, or one within it, has its weight noise found."""
-    base = getattr(explainer, "base", None)
-    return getattr(explainer, "weight_sigma", None) == "auto" or (isinstance(base, Explainer) and _tunes(base))
 
 
 @dataclass

@@ -17,6 +17,7 @@ from salience.training.architecture import Architecture
 from salience.training.folder import read_json, read_tensors
 from salience.training.pgd import EPSILON, pgd
 from salience.training.pictures import Pictures
+from salience.training.recipe import Recipe
 
 PGD_STEPS, PGD_RESTARTS = 20, 5
 TUNED_ON = 200
@@ -37,7 +38,7 @@ def model_of(card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     module = Architecture.from_value(card["architecture"]).build()
     load_weights(module, tensors, card["architecture"])
     module = module.eval().to(memory_format=torch.channels_last)
-    model = Model(module, mean=card["mean"], std=card["std"], size=card["size"], labels=card["classes"])
+    model = Model(module, mean=card["mean"], std=card["std"], size=card["size"], labels=card["classes"], outputs="multilabel" if Recipe.from_value(card["recipe"]).multilabel else "logits")
     model.crop_fraction = 1.0
     model.weight_sigma = card.get("weight_sigma")
     return model
