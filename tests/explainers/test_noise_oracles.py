@@ -124,10 +124,28 @@ def test_gradient_shap_without_noise_is_the_integrated_gradient(model, image):
     agrees(values, expected)
 
 
-@pytest.mark.parametrize("method", [sal.SmoothGrad(samples=5, sigma=0.2), sal.NoiseGrad(weight_samples=5, weight_sigma=0.2), sal.SmoothGradSquared(samples=5, sigma=0.2)], ids=str)
+def test_gradient_shap_has_noise_in_the_image_and_in_the_distance(model, image):
+    """For f = x'Ax/2 + b'x: the noise-free value, and sigma²/2 diag(A) from the noise that distance and gradient share."""
+    sigma, baseline = 0.6, 0.5
+    clean = (image[0] - baseline) * gradient_at(model, (image + baseline) / 2)
+    expected = clean + sigma**2 / 2 * model.module.matrix.diag().detach().view(SHAPE)
+    agrees(many(sal.GradientShap(samples=2, sigma=sigma, baseline="grey"), model, image), expected)
+
+
+COVERED = [
+    sal.SmoothGrad(samples=5, sigma=0.2),
+    sal.NoiseGrad(weight_samples=5, weight_sigma=0.2),
+    sal.SmoothGradSquared(samples=5, sigma=0.2),
+    sal.FusionGrad(weight_samples=5, samples=2, weight_sigma=0.2, sigma=0.2),
+    sal.GradientShap(samples=8, sigma=0.2),
+    sal.UniformGrad(samples=5, sigma=0.2),
+]
+
+
+@pytest.mark.parametrize("method", COVERED, ids=str)
 def test_intervals_cover(model, image, method):
     """The stated standard error is right: t-intervals of runs of five draws cover as often as they say."""
-    copies = COPIES // 8 if hasattr(method, "weight_samples") else COPIES
+    copies = COPIES // 16 if hasattr(method, "weight_samples") else COPIES
     e = method(model, image.expand(copies, -1, -1, -1), targets=0, seed=list(range(copies)))
     truth = method(model, image.expand(copies, -1, -1, -1), targets=0, seed=list(range(copies, 2 * copies))).maps.mean(0)
     low, high = e.interval(0.9)
