@@ -94,3 +94,8 @@ def test_many_ties():
     """More than 65,536 equal pixels."""
     model = sal.Model(Counts(torch.ones(300, 300)))
     assert torch.isfinite(sal.measure("deletion:steps=3", model, torch.rand(1, 3, 300, 300), 1, torch.zeros(1, 300, 300)))
+
+
+def test_an_even_blur_is_refused():
+    with pytest.raises(sal.InputError, match=r"^insertion: blur must be odd, not 10\.$"):
+        sal.Insertion(blur=10)

@@ -146,3 +146,13 @@ def test_what_cannot_be_randomised():
         parts_of(sal.BlackBox(lambda x: x, name="box"))
     with pytest.raises(InputError, match=r"^Identity has no parameters, so there is nothing to randomise.$"):
         parts_of(sal.Model(nn.Identity()))
+
+
+def test_the_slopes_of_a_prelu_are_drawn_as_any_other_weights():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.BatchNorm2d(4))
+    parts = parts_of(sal.Model(net))
+    with randomised(parts, STREAM):
+        assert len(set(net[1].weight.tolist())) == 4
+        assert net[1].weight.abs().max() <= (6 / 5) ** 0.5
+        assert net[2].weight.tolist() == [1] * 4
+    assert net[1].weight.tolist() == [0.25] * 4

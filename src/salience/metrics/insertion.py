@@ -1,5 +1,6 @@
 """Insertion."""
 
+from salience.core.errors import InputError
 from salience.core.metric import REDUCTION, Case, Judgement, Metric, Reduction
 from salience.core.options import option
 from salience.core.registry import register
@@ -25,6 +26,12 @@ class Insertion(Metric):
     blur_sd: float = option(5.0, "sd of the Gaussian that the kernel is cut from, in pixels", above=0)
     ties: Ties = option("random", "order of equal pixels: random (seeded), or original")
     reduction: Reduction | None = option(None, REDUCTION)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.blur % 2 == 0:
+            raise InputError(f"{self.name}: blur must be odd, not {self.blur}.")
 
     def judge(self, case: Case) -> Judgement:
         """Area under the curve, and the curve."""

@@ -61,8 +61,8 @@ def randomised(parts: Sequence[Part], stream: Stream) -> Iterator[None]:
 
     Each parameter has a draw of its own, keyed by its full name:
 
-    - The affine part of a normalisation (a module whose weight has one dimension) is not drawn: its weight is 1 and its
-      bias 0, and its running mean is 0 and its running variance 1, as at the start of training.
+    - The affine part of a normalisation (a module whose weight has one dimension, and that has an epsilon) is not drawn: its
+      weight is 1 and its bias 0, and its running mean is 0 and its running variance 1, as at the start of training.
     - All others are U(-a, a), a = sqrt(6 / (fan in + fan out)) (Xavier's initialisation): weights, biases, class and
       position tokens, scales. A vector counts as a matrix of one column. Groups of a convolution count as separate layers.
 
@@ -90,7 +90,8 @@ def randomised(parts: Sequence[Part], stream: Stream) -> Iterator[None]:
 
 def _drawn(part: Part, key: str, parameter: Tensor, stream: Stream) -> Tensor:
     weight = getattr(part.module, "weight", None)
-    if key in ("weight", "bias") and isinstance(weight, Tensor) and weight.ndim == 1:
+    normalisation = isinstance(weight, Tensor) and weight.ndim == 1 and any("eps" in name for name in vars(part.module))
+    if key in ("weight", "bias") and normalisation:
         return torch.full_like(parameter, 1.0 if key == "weight" else 0.0, requires_grad=False)
     outputs, inputs, *window = (*parameter.shape, 1, 1)[: max(parameter.ndim, 2)]
     groups = getattr(part.module, "groups", 1) if parameter.ndim > 2 else 1
