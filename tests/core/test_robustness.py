@@ -9,7 +9,7 @@ import salience as sal
 from salience.core.draws import streams
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
-from salience.core.robustness import compared, scaled, seen_through
+from salience.core.robustness import compared, hides, scaled, seen_through
 from salience.perturbations.brightness import Brightness
 from salience.perturbations.gaussian_noise import GaussianNoise
 from salience.perturbations.horizontal_flip import HorizontalFlip
@@ -105,7 +105,7 @@ def test_same_as_a_loop_over_noise_for_maps_of_layers(conv, pictures):
     total = torch.zeros(2, 11, 14)
     for i in range(4):
         noise = torch.stack([source.normal((3, 11, 14), "input noise", i) for source in sources])
-        noisy = (pictures + 0.15 * spread[:, None, None, None] * noise).flip(-1)
+        noisy = (pictures + 0.2 * spread[:, None, None, None] * noise).flip(-1)
         with torch.inference_mode(False), conv.frozen():
             total += Explainer.from_value("gradcam").attribute(conv, noisy, targets, sources).maps.flip(-1)[:, 0] / 4
     assert torch.allclose(pair("smoothgrad:samples=4,base=(gradcam)", conv, pictures, FLIP, targets=targets).raw[1], total, atol=1e-5)
@@ -168,6 +168,24 @@ def test_pixels_out_of_view_are_left_out(conv, pictures):
             assert torch.equal(maps[:, found.visible].amin(1), torch.zeros(2))
     with pytest.raises(InputError, match=r"^rotation:degrees=45.0 leaves no pixel of an image of 2 x 2 in view: choose a smaller change.$"):
         pair("gradient", conv, pictures[..., :2, :2], Rotation(degrees=45))
+
+
+def test_the_floor_of_what_stays_in_view(conv, pictures):
+    """The same picture twice, set beside a pair of a moved one: the same pixels, scaled over them."""
+    moved = Translation(right=0.2)
+    floor, fresh = pair("random", conv, pictures, moved, "floor"), pair("random", conv, pictures, moved, "fresh")
+    assert floor.visible.all()
+    seen = floor.under(moved)
+    assert torch.equal(seen.visible, fresh.visible)
+    assert torch.equal(seen.clean, fresh.clean)
+    assert seen.raw[0] is floor.raw[0]
+    with pytest.raises(InputError, match=r"^rotation:degrees=45.0 leaves no pixel of an image of 2 x 2 in view: choose a smaller change.$"):
+        pair("gradient", conv, pictures[..., :2, :2], FLIP, "floor").under(Rotation(degrees=45))
+
+
+def test_what_moves_pixels_out_of_view():
+    hiding = (Translation(), Translation(right=0, down=-0.1), Rotation(), Rotation(degrees=90))
+    assert [hides(each) for each in (*hiding, Translation(right=0), Rotation(degrees=0), FLIP, Brightness())] == [True] * 4 + [False] * 4
 
 
 def test_scaling():

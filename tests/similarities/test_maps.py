@@ -13,6 +13,7 @@ import salience as sal
 from salience.core import registry
 from salience.core.metric import UndefinedError
 from salience.core.similarity import VALUES_AT_ONCE, Similarity, list_similarities, similarity
+from salience.perturbations.rotation import Rotation
 from salience.similarities.cosine import Cosine
 from salience.similarities.ssim import SSIM
 
@@ -92,6 +93,32 @@ def test_ssim_of_small_maps_takes_the_largest_odd_window(size, window):
     a, b = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[:, None]
     expected = structural_similarity(a[0, 0].numpy(), b[0, 0].numpy(), win_size=window, data_range=1.0)
     assert similarity("ssim", a, b).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_only_visible_pixels_count(name):
+    """A picture moved: what is left in view is a smaller picture, whatever lies beyond."""
+    a, b = (each.abs() for each in pair((2, 2, 15, 20)))
+    visible = torch.zeros(15, 20, dtype=torch.bool)
+    visible[2:, :16] = True
+    expected = similarity(name, a[..., 2:, :16], b[..., 2:, :16])
+    for beyond in (0.0, 1e3):
+        first, second = (torch.where(visible, each, beyond) for each in (a, b))
+        assert torch.allclose(Similarity.from_value(name).compare_within(first, second, visible).double(), expected, atol=1e-9)
+    everything = torch.ones_like(visible)
+    assert torch.equal(Similarity.from_value(name).compare_within(a, b, everything).double(), similarity(name, a, b))
+
+
+def test_ssim_has_only_windows_that_are_wholly_in_view():
+    """Against scikit-image's value at every place. Where no window fits, the largest that does is taken."""
+    a, b = torch.rand(2, 14, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for visible, window in ((Rotation(degrees=20).visible((14, 17)), 7), (Rotation(degrees=20).visible((14, 17)) & (torch.arange(17) < 6), 5)):
+        half = window // 2
+        local = structural_similarity(a.numpy(), b.numpy(), win_size=window, data_range=1.0, full=True)[1]
+        whole = [(i, j) for i in range(half, 14 - half) for j in range(half, 17 - half) if visible[i - half : i + half + 1, j - half : j + half + 1].all()]
+        assert whole
+        found = SSIM().compare_within(a[None, None], b[None, None], visible)
+        assert found.item() == pytest.approx(np.mean([local[place] for place in whole]), abs=1e-9)
 
 
 def test_ssim_of_constants():

@@ -269,6 +269,30 @@ def test_studies_are_compared_on_the_pictures_they_share(tmp_path):
     assert (row["method"], row["pairs"], row["prediction_changed"]) == ("gradient", 7, False)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_seeds_are_paired_by_their_numbers(tmp_path, monkeypatch, shared):
+    """Seeds 0 and 1 against 1 and 2: only seed 1 is in both. What is printed covers what was tested."""
+    monkeypatch.setattr("salience.studies.compare_studies.shares_draws", lambda metric, method: shared)
+    first = made(tmp_path / "a", images=IMAGES[:9])
+    second = made(tmp_path / "b", images=IMAGES[:9], change=lambda row: row | {"seed": row["seed"] + 1}, seeds=[1, 2])
+    for each in compare_studies(first, second):
+        if each.metric == "deletion":
+            before, after = (np.mean([value(image, each.method, seed) for image in IMAGES[:9]]) for seed in (1, 0))
+            assert (each.first, each.second) == (pytest.approx(before), pytest.approx(after))
+            assert each.test.difference == pytest.approx(after - before)
+    apart = made(tmp_path / "c", images=IMAGES[:9], change=lambda row: row | {"seed": row["seed"] + 7}, seeds=[7, 8])
+    assert {each.test.difference for each in compare_studies(first, apart)} == {0.0}
+
+
+def test_a_seed_that_one_study_lacks_is_left_out_of_both(tmp_path):
+    first = made(tmp_path / "a", images=IMAGES[:8])
+    lost = {"status": "undefined", "value": None, "reason": "empty"}
+    second = made(tmp_path / "b", images=IMAGES[:8], change=lambda row: row | lost if (row["metric"], row["image"], row["seed"]) == ("deletion", IMAGES[0], 0) else row)
+    for each in compare_studies(first, second):
+        assert each.first == each.second
+        assert each.test.difference == 0
+
+
 def test_what_differs_is_told(tmp_path):
     first, second = made(tmp_path / "a", images=IMAGES[:1]), made(tmp_path / "b", images=IMAGES[:1], seed=8, precision="bfloat16")
     assert settings(first, second) == ["seed: 7 and 8", "precision: float32 and bfloat16"]

@@ -18,8 +18,8 @@ import salience as sal
 from salience.perturb.tune import keep_weight_sigma
 from salience.studies.run import merge, plan, run
 from salience.studies.store import KEY, Store
-from salience.studies.study import read_study
-from salience.studies.summary import tables
+from salience.studies.study import Study, read_study
+from salience.studies.summary import tables, threads_of
 from salience.studies.work import seeds_of
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -143,6 +143,62 @@ class TestRows:
         assert len(bad) == 3 * 2 * 11
         assert all("1.png is not an image that can be read" in row["reason"] for row in bad)
         assert "ok" in {row["status"] for row in rows}
+
+    @pytest.mark.parametrize("perturbation", ["translation", "translation:right=0.4", "rotation"])
+    def test_pixels_out_of_view_are_no_agreement(self, folder, perturbation):
+        """Maps that have nothing to do with each other, of pictures that were moved: they agree as little as those of pictures that were not."""
+        changes = {"methods": ["random"], "metrics": ["spearman", "pearson", "mse", "ssim"], "perturbations": [perturbation, "gaussian_noise"], "variants": ["fresh", "floor"], "seeds": [1, 2, 3, 4]}
+        text = read_study("study.yaml").model_copy(update=changes).model_dump_json()
+        store = run(Study.model_validate_json(text), "out", threads=1)
+        means = {row[:3]: row[3] for row in store.query("SELECT metric, perturbation, variant, avg(value) FROM results WHERE variant <> '' GROUP BY ALL")[1]}
+        moved = next(each for _, each, _ in means if each.startswith(perturbation))
+        assert {key for key in means if key[0] == "ssim"} == {("ssim", moved, "fresh"), ("ssim", "gaussian_noise", "fresh"), ("ssim", "", "floor"), ("ssim", moved, "floor")}
+        for metric in ("spearman", "pearson", "ssim"):
+            assert abs(means[metric, moved, "fresh"]) < 0.05
+        for metric in changes["metrics"]:  # the control's draws are the same for both
+            assert means[metric, moved, "floor"] == pytest.approx(means[metric, moved, "fresh"], abs=1e-6)
+            assert means[metric, "", "floor"] == pytest.approx(means[metric, moved, "floor"], abs=0.03)
+
+    def test_a_mask_that_cannot_be_read_fails_what_needs_it(self, folder):
+        """It ended the study, and --resume ended at the same place."""
+        for number in range(3):
+            Image.fromarray(np.full((24, 32), 255, np.uint8)).save(folder / "pictures" / f"{number}.mask.png")
+        (folder / "pictures" / "1.mask.png").write_bytes(b"no mask")
+        (folder / "pictures" / "labels.csv").write_text("file,class_index,mask\n" + "".join(f"{number}.png,2,{number}.mask.png\n" for number in range(3)))
+        (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
+        store = run(read_study("study.yaml"), "out")
+        found = store.query("SELECT DISTINCT image, metric, reason FROM results WHERE status <> 'ok'")[1]
+        assert [row[:2] for row in found] == [("1.png", "pointing_game")]
+        assert "1.mask.png cannot be read" in found[0][2]
+        assert same(run(read_study("study.yaml"), "out", resume=True), store)
+        assert tables(store)[0].notes[0] == "pointing_game: left out 2 failed of gradient, 2 failed of smoothgrad:samples=3, 2 failed of random."
+
+    def test_an_item_that_cannot_be_made_does_not_stop_the_others(self, folder):
+        """A damaged annotation ended the study before it began."""
+        for each in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (folder / each).mkdir(parents=True)
+        box = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        whole = f"<annotation><size><height>24</height><width>32</width></size><object><name>bird</name>{box}</object></annotation>"
+        for number in range(3):
+            Image.open(f"pictures/{number}.png").save(f"JPEGImages/{number}.jpg")
+            (folder / "Annotations" / f"{number}.xml").write_text(whole)
+        (folder / "ImageSets/Main/val.txt").write_text("0\n1\n2\n")
+        (folder / "study.yaml").write_text(STUDY.replace("folder: pictures, limit: 3", "dataset: voc, root: ."))
+        study = read_study("study.yaml").model_copy(update={"methods": ["gradient"]})
+        expected = run(study, "whole")
+        (folder / "Annotations" / "1.xml").write_text("<annotation>")
+        store = run(study, "out")
+        rows = without_seconds(store)
+        bad = [row for row in rows if row["image"] == "unreadable picture 2"]
+        assert [row for row in rows if row not in bad] == [row for row in without_seconds(expected) if row["image"] != "1"]
+        assert len(bad) == 2 * 11
+        assert {row["status"] for row in bad} == {"failed"}
+        assert all("1.xml is not an annotation of PASCAL VOC" in row["reason"] for row in bad)
+        assert same(run(study, "out", resume=True), store)
+        for number in range(3):
+            (folder / "Annotations" / f"{number}.xml").write_text("<annotation>")
+        with pytest.raises(sal.InputError, match=r"^Annotations/0.xml is not an annotation of PASCAL VOC"):
+            plan(study)
 
     def test_maps_are_kept_on_request(self, folder):
         store = run(read_study("study.yaml").model_copy(update={"keep_maps": 1}), "out")
@@ -276,6 +332,18 @@ class TestResume:
         with pytest.raises(sal.InputError, match="holds another study"):
             merge(["part1", "other"], "mixed")
 
+    def test_parts_of_different_threads_are_told(self, folder):
+        """Tasks of a job array may run on machines that differ: their rows are kept, and so is what they were run with."""
+        study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
+        parts = [run(study, f"part{number}", shard=(number, 2), threads=number) for number in (1, 2)]
+        with pytest.warns(UserWarning, match=r"^The parts were computed with different numbers of threads \(1, 2\): their rows may differ in the last digits\. The manifest says which\.$"):
+            whole = merge(["part1", "part2"], "all")
+        assert whole.manifest["threads"] is None
+        assert whole.manifest["parts"] == [{"shard": [number, 2], "threads": number, "versions": part.manifest["versions"]} for number, part in enumerate(parts, 1)]
+        assert threads_of(whole.manifest) == "1, 2"
+        with pytest.raises(sal.InputError, match=r"^all was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again\.$"):
+            run(study, "all", resume=True, limit=4)
+
     def test_missing_shards_are_named(self, folder):
         study = read_study("study.yaml")
         for number in (1, 3):
@@ -301,6 +369,16 @@ class TestResume:
         assert two.manifest["threads"] == 1
         monkeypatch.setattr(os, "cpu_count", lambda: 1)
         assert same(two, run(study, "one"))
+
+    def test_kinds_of_objects_are_known_from_the_data(self, folder):
+        """A cat may be any of ImageNet's cats; a giraffe is none of its classes."""
+        (folder / "coco").mkdir()
+        for name, value in (("a", 17), ("b", 44)):
+            Image.new("RGB", (32, 24)).save(folder / "coco" / f"{name}.jpg")
+            Image.fromarray(np.full((24, 32), value, np.uint8)).save(folder / "coco" / f"{name}.mask.png")
+        (folder / "coco" / "classes.json").write_text('{"classes": {"17": "cat", "44": "bottle"}, "coco_to_imagenet": {"cat": [281, 282], "bottle": 440}}')
+        (folder / "study.yaml").write_text(STUDY.replace("folder: pictures", "dataset: coco, root: coco, labels: imagenet"))
+        assert run(read_study("study.yaml"), "out").manifest["categories"] == [[281, 282]]
 
     def test_the_plan(self, folder):
         planned = plan(read_study("study.yaml"))

@@ -12,7 +12,7 @@ from salience.core.registry import entries
 from salience.studies.report import report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import escaped, grouped, heading, incomplete, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
+from salience.studies.summary import details, escaped, grouped, heading, incomplete, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
 
 
 def refused(message):
@@ -118,6 +118,45 @@ def test_metrics_by_class_have_their_mean_over_classes(tmp_path, monkeypatch):
     assert (accuracy.mean, accuracy.classes) == (0.5, {"0": 0.0, "1": 1.0})
 
 
+def test_classes_of_one_kind_of_object_are_one(tmp_path, monkeypatch):
+    """Three cats by three names, all hit, and a fish, missed: the mean over kinds is 1/2, over names it would be 3/4."""
+    monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)
+    targets = dict(zip(IMAGES, (281, 282, 283, 1), strict=False))
+
+    def change(row):
+        return row | {"metric": "pointing_game", "target": targets[row["image"]], "value": float(targets[row["image"]] > 1)} if row["metric"] == "deletion" else row
+
+    store = made(tmp_path, images=IMAGES[:4], change=change, metrics=["pointing_game", "ssim"])
+    assert column_of(tables(store), "pointing_game").accuracies["gradient"].mean == 0.75
+    store.write_manifest(store.manifest | {"categories": [[281, 282, 283, 284, 285]]})
+    column = column_of(tables(store), "pointing_game")
+    assert (column.accuracies["gradient"].mean, column.accuracies["gradient"].classes) == (0.5, {"1": 0.0, "281": 1.0})
+    headings, *rows = details(tables(store)[0])
+    assert headings[-1] == "mean over classes"
+    assert [row[-1].split(" ")[0] for row in rows[:3]] == ["0.5"] * 3
+
+
+def test_what_stands_under_a_table(found):
+    first, *_ = found
+    headings, *rows = details(first)
+    assert headings == ["metric", "method", "less the best", "pairs", "flips", "images / sampling / seeds"]
+    split = column_of(found, "deletion").shares("random")
+    assert [row[:2] for row in rows] == [["deletion", "gradient"], ["", "smoothgrad:samples=5"], ["", "random"]]  # every relative error is the same
+    assert [row[2:5] for row in rows] == [["the best", "", ""], ["0.25 [0.25, 0.25]", "16", "0"], ["0.5 [0.5, 0.5]", "16", "0"]]
+    assert rows[2][5] == " / ".join(split)
+    assert split == ["70%", "0%", "30%"]
+
+
+def test_what_says_nothing_is_left_out_under_a_table(tmp_path):
+    once = made(tmp_path / "once", change=when({"seed": 0}), seeds=[0])
+    assert details(tables(once)[0])[0] == ["metric", "method", "less the best", "pairs"]
+    alone = Store(tmp_path / "alone")
+    alone.write_manifest(once.manifest | {"study": once.manifest["study"] | {"methods": METHODS[:1]}})
+    alone.write("a", [row for row in once.rows() if row["method"] == METHODS[0]], [])
+    assert [details(table) for table in tables(alone)] == [[]] * 4
+    assert len(markdown(tables(alone)[0]).splitlines()) == 3
+
+
 def test_too_few_pictures_are_said_to_be(tmp_path):
     few, six = made(tmp_path / "few", images=IMAGES[:4]), made(tmp_path / "six", images=IMAGES[:6], change=when({"prediction_changed": False}))
     first = tables(six)[0]
@@ -132,7 +171,10 @@ def test_who_shares_weight_draws():
 
 def test_markdown_is_a_table(found):
     first, *_ = found
-    lines = markdown(first).splitlines()
+    means, below = markdown(first).split("\n\n")
+    assert {line.count("|") for line in below.splitlines()} == {7}
+    assert below.splitlines()[2].startswith("| deletion | `gradient` | the best | ")
+    lines = means.splitlines()
     cells = [line.strip("|").split("|") for line in lines]
     assert {len(each) for each in cells} == {3}
     assert lines[0] == "| method | deletion (low) | relative_error |"
@@ -143,9 +185,10 @@ def test_markdown_is_a_table(found):
 def test_latex_is_balanced_and_escaped(found):
     text = latex(found[0])
     assert text.count("{") == text.count("}")
-    assert [text.count(rf"\{word}") for word in ("begin{tabular}{lrr}", "end{tabular}", "toprule", "midrule", "bottomrule")] == [1] * 5
+    assert [text.count(rf"\{word}") for word in ("begin{tabular}{lrr}", "begin{tabular}{llrrrr}", "toprule", "midrule", "bottomrule")] == [1, 1, 2, 2, 2]
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert {line.count("&") for line in rows} == {2}
+    assert [line.count("&") for line in rows] == [2] * 4 + [5] * 4
+    assert rows[7].startswith(r" & \texttt{random} & 0.5 [0.5, 0.5] & 16 & 0 & 70\% / 0\% / 30\%")
     assert rows[0] == r"method & deletion (low) & relative\_error \\"
     assert rows[1].startswith(r"\texttt{gradient} & \textbf{0.25 [")
     assert escaped("a_b%&#${}~^\\") == r"a\_b\%\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
@@ -161,6 +204,7 @@ def test_on_a_terminal(store, capsys):
     out = capsys.readouterr().out
     assert out.count("\n method ") == 4
     assert re.search(r"gradient +0\.25 \[0\.2\d+, 0\.2\d+\] \*", out)
+    assert re.search(r"random +0\.5 \[0\.5, 0\.5\] +16 +0 +70% / 0% / 30%", out)
     assert "pictures whose prediction changed (2 pictures)" in out
     assert "nan" not in out.lower()
 

@@ -1,6 +1,7 @@
 """Pictures made of noise and stripes: four classes that any network can tell apart."""
 
 import torch
+import torch.nn.functional as F
 
 from salience.training.pictures import Pictures
 
@@ -13,3 +14,9 @@ def striped(n: int, seed: int = 0) -> Pictures:
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 8 * label : 8 * label + 8] += 100
     return Pictures(images, labels, ("top", "upper", "lower", "bottom"), "striped")
+
+
+def labelled(recipe: str, n: int) -> Pictures:
+    """Striped pictures with labels as a recipe takes them."""
+    made = striped(n)
+    return Pictures(made.images, F.one_hot(made.labels, 4), made.classes, made.name) if recipe.startswith("multilabel") else made

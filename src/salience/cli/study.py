@@ -26,6 +26,7 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
     from salience.studies.run import estimate
     from salience.studies.run import plan as planned
     from salience.studies.study import read_study
+    from salience.studies.work import comparisons
 
     study = read_study(file)
     _find_modules()
@@ -39,7 +40,7 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
             each = seconds.get((model, method), 0.0)
             table.add_row(model, method, str(images), str(len(study.quality)), *((f"{each:.1f}", f"{each * images / 60:.1f}") if timed else ()))
     console().print(table)
-    pairs = len(study.perturbations) * len(study.variants) * len(study.similarities)
+    pairs = len(comparisons(study)) * len(study.similarities)
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
         console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image.", highlight=False)

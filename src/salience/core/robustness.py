@@ -44,7 +44,7 @@ class Pair:
         clean: Saliency of the clean image, scaled from 0 to 1 over the visible pixels, 0 elsewhere; all 0 if constant.
         perturbed: Saliency of the perturbed image, likewise.
         raw: Both before they were scaled.
-        visible: The pixels that exist in both images: compare ``pair.clean[:, pair.visible]``.
+        visible: The pixels that exist in both images; no others may be compared: see `Similarity.compare_within`.
         prediction_changed: Whether the perturbed image is predicted as another class.
         images: The perturbed images.
     """
@@ -55,6 +55,20 @@ class Pair:
     visible: Bool[Tensor, "h w"]
     prediction_changed: Bool[Tensor, " n"]
     images: Images
+
+    def under(self, perturbation: Perturbation) -> "Pair":
+        """The same maps on the pixels that a perturbation leaves in view: the noise floor of what is compared under it.
+
+        Raises:
+            InputError: If there are none.
+        """
+        visible = _in_view(perturbation, self.images)
+        return dataclasses.replace(self, clean=scaled(self.raw[0], visible), perturbed=scaled(self.raw[1], visible), visible=visible)
+
+
+def hides(perturbation: Perturbation) -> bool:
+    """Whether a perturbation moves pixels out of view, by what it does to a picture of 300 x 400."""
+    return perturbation.geometric and not perturbation.visible((300, 400)).all()
 
 
 def compared(
@@ -91,10 +105,9 @@ def compared(
     """
     view = model.using(score=model.score or model.named_score(model.available_score(explainer.score)), progress=None)
     geometric = perturbation.geometric and variant in ("common", "fresh")
-    visible = (perturbation.visible((images.shape[-2], images.shape[-1])) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool)).to(images.device)
-    if not visible.any():
-        raise InputError(f"{perturbation} leaves no pixel of an image of {images.shape[-2]} x {images.shape[-1]} in view: choose a smaller change.")
+    visible = _in_view(perturbation, images) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool, device=images.device)
     with torch.inference_mode(False), view.frozen():
+        view = explainer.prepare(view, images)
         before = view.outputs(images).argmax(1)
         chosen = before if targets is None else targets
         if variant == "floor":
@@ -111,6 +124,14 @@ def compared(
             perturbed = explainer.attribute(view, changed, chosen, second).maps
     raw = tuple(one_channel(maps.detach().float()) for maps in (clean, perturbed))
     return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after, changed)
+
+
+def _in_view(perturbation: Perturbation, images: Images) -> Bool[Tensor, "h w"]:
+    """The pixels of images that exist in the perturbed ones too."""
+    visible = perturbation.visible((images.shape[-2], images.shape[-1])).to(images.device)
+    if not visible.any():
+        raise InputError(f"{perturbation} leaves no pixel of an image of {images.shape[-2]} x {images.shape[-1]} in view: choose a smaller change.")
+    return visible
 
 
 def seen_through(model: Classifier, perturbation: Perturbation) -> Classifier:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core import registry
@@ -33,6 +34,23 @@ class Similarity(Options):
             One number a pair.
         """
         raise NotImplementedError
+
+    def compare_within(self, first: Maps, second: Maps, visible: Bool[Tensor, "h w"]) -> PerImage:
+        """How alike the pairs are where both can be seen.
+
+        Unless all are visible, `compare` gets the visible pixels in one row: similarities that look at neighbours define this anew.
+
+        Args:
+            first: (n, c, h, w), finite.
+            second: Of the same shape.
+            visible: The pixels to compare, at least one.
+
+        Returns:
+            One number a pair.
+        """
+        if not visible.all():
+            first, second = (maps[..., visible][:, :, None] for maps in (first, second))
+        return self.compare(first, second)
 
     def __call__(self, first: Any, second: Any) -> PerImage:
         """Compare maps, or images, pair by pair, on the CPU.

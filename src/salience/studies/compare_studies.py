@@ -11,7 +11,7 @@ from salience.core.explanation import finite
 from salience.studies.comparison import PairedTest, holm, paired_test
 from salience.studies.statistics import per_image
 from salience.studies.store import Store
-from salience.studies.summary import Cells, Place, grouped, p_value, shares_weights, with_interval
+from salience.studies.summary import Cells, Place, grouped, p_value, shares_draws, threads_of, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ class Difference:
         place: Model, perturbation and variant.
         metric: Specification.
         method: Specification.
-        first: Mean in the first study, over the pictures that have a value in both.
+        first: Mean in the first study, over the pictures and seeds that have a value in both.
         second: Mean in the second, likewise.
         test: The paired test of second - first.
         adjusted: Its p by Holm's method over all cells of the two studies.
@@ -43,8 +43,9 @@ class Difference:
 def compare_studies(first: Store, second: Store) -> list[Difference]:
     """The difference of two studies in every cell (model, perturbation, variant, metric and method) that both have.
 
-    Pictures are the same if their names, contents, labels and masks are. Seeds of a picture are averaged; of methods
-    that draw weights the seeds, which all pictures share, are resampled too, as many as both have.
+    Pictures are the same if their names, contents, labels and masks are, seeds if their numbers are: only values that both
+    have count. Without a common seed, the first of each are taken, as many as both have. Seeds of a picture are averaged;
+    of methods that draw weights the seeds, which all pictures share, are resampled too.
 
     Raises:
         InputError: If nothing is common.
@@ -55,14 +56,15 @@ def compare_studies(first: Store, second: Store) -> list[Difference]:
         for metric in (each for each in ours[place] if each in theirs[place]):
             a, b = ours[place][metric][0], theirs[place][metric][0]
             names = [name for name in a.images if name in common and name in set(b.images)]
+            seeds = [seed for seed in a.seeds if seed in b.seeds]
+            fewer = min(len(a.seeds), len(b.seeds))
             for method in (each for each in a.values if each in b.values):
-                tables = [_rows(cells, method, names) for cells in (a, b)]
-                both = np.logical_and(*(np.isfinite(per_image(table).values) for table in tables))
+                one, other = (_values(cells, method, names, seeds or cells.seeds[:fewer]) for cells in (a, b))
+                both = np.isfinite(one) & np.isfinite(other)
                 if both.any():
-                    shared = shares_weights(method)
-                    seeds = min(table.shape[1] for table in tables) if shared else None
-                    before, after = (float(per_image(table).values[both].mean()) for table in tables)
-                    found.append(Difference(place, metric, method, before, after, paired_test(tables[1][both, :seeds], tables[0][both, :seeds], shared_seeds=shared)))
+                    one, other = (np.where(both, each, np.nan)[both.any(1)] for each in (one, other))
+                    before, after = (float(per_image(each).values.mean()) for each in (one, other))
+                    found.append(Difference(place, metric, method, before, after, paired_test(other, one, shared_seeds=shares_draws(metric, method))))
     if not found:
         raise InputError(
             f"{first.folder} and {second.folder} have nothing in common ({len(common)} pictures are in both): compare studies with equal pictures, models, methods, metrics and perturbations."
@@ -77,7 +79,7 @@ def settings(first: Store, second: Store) -> list[str]:
     found = [f"{key}: {value} and {b['study'].get(key)}" for key, value in a["study"].items() if key not in listed and b["study"].get(key) != value]
     found += [f"the weights of {name}" for name, value in a["models"].items() if b["models"].get(name, value) != value]
     found += [f"{key}: {value} and {b['versions'].get(key)}" for key, value in a["versions"].items() if b["versions"].get(key) != value]
-    found += [f"threads: {a['threads']} and {b['threads']}"] if a["threads"] != b["threads"] else []
+    found += [f"threads: {threads_of(a)} and {threads_of(b)}"] if threads_of(a) != threads_of(b) else []
     changed = [name for name, value in a["images"].items() if b["images"].get(name, value) != value]
     return found + ([f"{len(changed)} pictures of equal names (the pictures, their labels or masks), {changed[0]} first: left out"] if changed else [])
 
@@ -116,7 +118,7 @@ def print_comparison(first: Store, second: Store, found: Sequence[Difference], c
 
 
 LEGEND = (
-    "Means over the pictures that have a value in both studies; the difference with its 95 % interval (bootstrap over pictures; over weight draws too where they are shared); "
+    "Means over the pictures and seeds that have a value in both studies; the difference with its 95 % interval (bootstrap over pictures; over weight draws too where they are shared); "
     "p of a paired two-sided test (Wilcoxon; sign flips for metrics of few values), and by Holm's method over all lines."
 )
 
@@ -129,6 +131,6 @@ def _common_pictures(first: Store, second: Store) -> set[str]:
     return {name for name, value in a.items() if b.get(name) == value}
 
 
-def _rows(cells: Cells, method: str, names: Sequence[str]) -> np.ndarray:
-    place = {name: number for number, name in enumerate(cells.images)}
-    return cells.values[method][[place[name] for name in names]]
+def _values(cells: Cells, method: str, names: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    rows, columns = ({each: number for number, each in enumerate(listed)} for listed in (cells.images, cells.seeds))
+    return cells.values[method][np.ix_([rows[name] for name in names], [columns[seed] for seed in seeds])]

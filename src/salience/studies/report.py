@@ -1,7 +1,6 @@
 """The report of a study: one HTML file that needs nothing else, and its tables in Markdown and LaTeX."""
 
 import base64
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,26 @@ from salience import __version__
 from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
-from salience.studies.summary import LEGEND, Column, Table, escaped, heading, incomplete, latex, left_out, line, markdown, number, p_value, shares_weights, tables, units_done, with_interval
-from salience.studies.variance import VarianceSplit
+from salience.studies.summary import (
+    BELOW,
+    LEGEND,
+    Column,
+    Table,
+    escaped,
+    heading,
+    incomplete,
+    latex,
+    left_out,
+    line,
+    markdown,
+    number,
+    p_value,
+    shares_weights,
+    tables,
+    threads_of,
+    units_done,
+    with_interval,
+)
 
 GALLERY = 12
 """Pictures (with a model and a class each) whose maps are shown at most."""
@@ -61,14 +78,14 @@ def report(store: Store, out: str | Path | None = None, progress: Progress | Non
 
 
 def _all_markdown(name: str, found: list[Table], warning: str) -> str:
-    parts = [f"# {name}", *([f"**{warning}**"] if warning else []), LEGEND]
+    parts = [f"# {name}", *([f"**{warning}**"] if warning else []), f"{LEGEND} {BELOW}"]
     for table in found:
         parts += [f"## {table.title}", markdown(table), *table.notes]
     return "\n\n".join(parts) + "\n"
 
 
 def _all_latex(found: list[Table], warning: str) -> str:
-    parts = ["% needs \\usepackage{booktabs}", *(f"% {part}" for part in LEGEND.split(". "))]
+    parts = ["% needs \\usepackage{booktabs}", *(f"% {part}" for part in f"{LEGEND} {BELOW}".split(". "))]
     if warning:
         parts += ["", rf"\noindent\textbf{{{escaped(warning)}}}"]
     for table in found:
@@ -135,7 +152,7 @@ def _facts(store: Store, manifest: dict[str, Any]) -> tuple[list[tuple[str, str]
         *((key, ", ".join(study[key]) or "none") for key in ("methods", "metrics", "perturbations", "variants")),
         ("seeds", ", ".join(map(str, study["seeds"]))),
         *((key.replace("_", " "), str(value)) for key, value in study.items() if key not in other and value is not None),
-        ("threads", str(manifest["threads"])),
+        ("threads", threads_of(manifest)),
         ("shard", f"{manifest['shard'][0]} of {manifest['shard'][1]}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
         ("rows", f"{rows}, of which {ok} ok, {undefined} undefined, {failed} failed"),
@@ -171,16 +188,9 @@ def _detail(table: Table, column: Column) -> Detail:
             difference = with_interval(test.difference, test.interval)
             row += [str(test.pairs), difference, "not testable" if test.why_not else test.test, p_value(test.p), p_value(standing.adjusted), _yes(standing.tied), _yes(standing.tied_unadjusted)]
             row += [number(test.effect, ".2f"), number(column.flips[method], ".2g")]
-        row += [*_shares(column.splits[method], standing.mean), left_out(column.cells, method) or "0"]
+        row += [*column.shares(method), left_out(column.cells, method) or "0"]
         rows.append(row + (_of_classes(column.accuracies[method]) if column.accuracies else []))
     return Detail(column.metric, comparison.best or "" if tested else "", headings, rows)
-
-
-def _shares(split: VarianceSplit, mean: float) -> list[str]:
-    """How the variance splits; dashes where all values are equal up to rounding."""
-    parts = [split.images, split.sampling, split.seeds]
-    total = sum(parts)
-    return [number(part / total if total > (1e-9 * mean) ** 2 else math.nan, ".0%") for part in parts]
 
 
 def _of_classes(accuracy: Accuracy) -> list[str]:

@@ -37,11 +37,13 @@ class Plan:
         study: The study.
         units: Every image, model and method; all of an image together.
         images: The hash of every image, its labels and masks, by name.
+        categories: The class indices of every kind of object that has several, as a COCO dog has.
     """
 
     study: Study
     units: list[Unit]
     images: dict[str, str]
+    categories: list[tuple[int, ...]]
 
     def part(self, shard: tuple[int, int]) -> list[Unit]:
         """The units of shard I of N."""
@@ -50,7 +52,7 @@ class Plan:
 
 
 def plan(study: Study, limit: int | None = None, report: Report | None = None) -> Plan:
-    """List the work of a study; every picture's file is read once, for its hash.
+    """List the work of a study; every picture's file is read once, for its hash. An item that the data set cannot make is listed by its number.
 
     Args:
         study: The study.
@@ -58,10 +60,13 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
         report: Told what is going on.
 
     Raises:
-        InputError: If there are no pictures, two have one name, or the limit is below 1.
+        InputError: If there are no pictures, none can be had, two have one name, or the limit is below 1.
     """
     _check_limit(limit)
-    data, images = study.data.load(), {}
+    data = study.data.load()
+    images: dict[str, str] = {}
+    categories: set[tuple[int, ...]] = set()
+    lost: list[Exception] = []
     wanted = limit if limit is not None else study.data.limit
     count = len(data) if wanted is None else min(len(data), wanted)
     if count == 0:
@@ -69,12 +74,20 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
     for place in range(count):
         if report is not None:
             report("reading the pictures", place, count)
-        item = data[place]
+        try:
+            item = data[place]
+        except Exception as error:  # whatever is wrong with it, its rows will say so
+            lost.append(error)
+            images[f"unreadable picture {place + 1}"] = _digest(error)
+            continue
         if item.name in images:
             raise InputError(f"Two pictures are called {item.name}: names must differ, because seeds come from them.")
         images[item.name] = _fingerprint(item)
+        categories |= {group for group in item.groups if len(group) > 1}
+    if len(lost) == count:
+        raise lost[0]
     units = [Unit(place, name, model, method) for place, name in enumerate(images) for model in study.models for method in study.methods]
-    return Plan(study, units, images)
+    return Plan(study, units, images, sorted(categories))
 
 
 def estimate(planned: Plan, report: Report | None = None) -> dict[tuple[str, str], float]:
@@ -132,6 +145,8 @@ def run(
         old = store.manifest
         if old is not None and not resume:
             raise InputError(f"{out} holds a study already: continue it with --resume, or choose another folder with --out.")
+        if old is not None and old["threads"] is None:
+            raise InputError(f"{out} was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again.")
         planned = plan(study, limit, report)
         cores = os.cpu_count() or 1
         threads = threads or (max(1, cores // workers) if old is None else old["threads"])
@@ -143,6 +158,7 @@ def run(
         if old is not None:
             _check_same(old, manifest, out)
             manifest["images"] = old["images"] | manifest["images"]
+            manifest |= {"parts": old["parts"]} if "parts" in old else {}
         store.write_manifest(manifest)
         complete = store.complete()
         units = planned.part(shard)
@@ -160,7 +176,7 @@ def run(
 
 
 def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
-    """Join the folders of the shards of one study.
+    """Join the folders of the shards of one study. The manifest keeps each part's threads and versions, on which last digits depend.
 
     Raises:
         InputError: If they are not of one study, a shard is missing, or the folder for the result is not empty.
@@ -170,7 +186,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
     for store in stores:
         if store.manifest is None:
             raise InputError(f"{store.folder} holds no study: give folders that 'salience study run' wrote.")
-        manifests.append(store.manifest)
+        manifests.append({"categories": []} | store.manifest)
     for store, manifest in zip(stores, manifests, strict=True):
         _check_same(manifests[0] | {"shard": None}, manifest | {"shard": None}, store.folder)
     _check_shards([tuple(manifest["shard"]) for manifest in manifests])
@@ -185,7 +201,14 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, target)
         images = {name: each for manifest in manifests for name, each in manifest["images"].items()}
-        whole.write_manifest(manifests[0] | {"shard": [1, 1], "images": images})
+        parts = [part for manifest in manifests for part in manifest.get("parts") or [{key: manifest[key] for key in ("shard", "threads", "versions")}]]
+        threads = sorted({part["threads"] for part in parts})
+        categories = sorted({tuple(each) for manifest in manifests for each in manifest["categories"]})
+        whole.write_manifest(manifests[0] | {"shard": [1, 1], "threads": threads[0] if len(threads) == 1 else None, "images": images, "categories": categories, "parts": parts})
+    if len(threads) > 1:
+        warnings.warn(
+            f"The parts were computed with different numbers of threads ({', '.join(map(str, threads))}): their rows may differ in the last digits. The manifest says which.", UserWarning, stacklevel=2
+        )
     return whole
 
 
@@ -208,8 +231,12 @@ def _fingerprint(item: Item) -> str:
     """A hash of a picture, its labels and its masks. A picture that cannot be read has one too: its failure is a result."""
     try:
         return item.fingerprint()
-    except InputError as error:
-        return hashlib.sha256(str(error).encode()).hexdigest()
+    except Exception as error:  # data sets and the libraries they read with raise many kinds
+        return _digest(error)
+
+
+def _digest(error: Exception) -> str:
+    return hashlib.sha256(str(error).encode()).hexdigest()
 
 
 def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
@@ -221,7 +248,8 @@ def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, 
     levels = {name: network.weight_sigma if network.weight_sigma is not None else kept_weight_sigma(network) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
-    return {"study": described, "models": models, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions, "images": planned.images}
+    found = {"study": described, "models": models, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
+    return found | {"images": planned.images, "categories": planned.categories}
 
 
 def _takes_a_level(explainer: Explainer) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Place:
     def title(self) -> str:
         """Model, perturbation and variant."""
         parts = [self.model, *([self.perturbation] if self.perturbation else []), *([VARIANTS[self.variant]] if self.variant else [])]
+        if self.variant == "floor" and self.perturbation:
+            parts = [self.model, f"{VARIANTS[self.variant]}, on what {self.perturbation} leaves in view"]
         return ", ".join(parts) + (", pictures whose prediction changed" if self.changed else "")
 
 
@@ -51,6 +53,7 @@ class Cells:
 
     Attributes:
         images: Names of the pictures.
+        seeds: The seeds.
         values: For each method (images, seeds), targets averaged, NaN where there is no value.
         errors: The values' own Monte-Carlo errors, likewise; None for a method that has none.
         undefined: Values that do not exist, for each method.
@@ -58,6 +61,7 @@ class Cells:
     """
 
     images: list[str]
+    seeds: list[int]
     values: dict[str, np.ndarray]
     errors: dict[str, np.ndarray | None]
     undefined: dict[str, int]
@@ -85,6 +89,13 @@ class Column:
     splits: dict[str, VarianceSplit]
     flips: dict[str, float]
     accuracies: dict[str, Accuracy]
+
+    def shares(self, method: str) -> list[str]:
+        """How a method's variance splits between images, sampling and seeds; dashes where all values are equal up to rounding."""
+        split = self.splits[method]
+        parts = [split.images, split.sampling, split.seeds]
+        total = sum(parts)
+        return [number(part / total if total > (1e-9 * self.comparison.methods[method].mean) ** 2 else math.nan, ".0%") for part in parts]
 
 
 @dataclass(frozen=True)
@@ -147,9 +158,10 @@ def tables(store: Store) -> list[Table]:
         InputError: If there is no study, or it has no rows yet.
     """
     found = []
+    categories = {index: str(each[0]) for each in (store.manifest or {}).get("categories", ()) for index in each}
     for place, metrics in grouped(store).items():
         methods = list(next(iter(metrics.values()))[0].values)
-        found.append(Table(place, methods, [_column(metric, cells, rows) for metric, (cells, rows) in metrics.items()]))
+        found.append(Table(place, methods, [_column(metric, cells, rows, categories) for metric, (cells, rows) in metrics.items()]))
     return found
 
 
@@ -200,13 +212,13 @@ def _cells(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
         """The error of a mean over targets."""
         return np.sqrt(filled({at: [float(np.mean(np.square(each))) / len(each)] for at, each in found.items()}))
 
-    return Cells(list(images), {method: filled(values[method]) for method in methods}, {method: of_means(errors[method]) if errors[method] else None for method in methods}, **counts)
+    return Cells(list(images), list(seeds), {method: filled(values[method]) for method in methods}, {method: of_means(errors[method]) if errors[method] else None for method in methods}, **counts)
 
 
-def _column(metric: str, cells: Cells, rows: Sequence[Row]) -> Column:
+def _column(metric: str, cells: Cells, rows: Sequence[Row], categories: Mapping[int, str]) -> Column:
     facts = _facts(metric)
     higher = facts.get("higher_is_better")
-    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if facts.get("shares_weights") or shares_weights(method)])
+    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if shares_draws(metric, method)])
     best = comparison.best
     return Column(
         metric,
@@ -215,13 +227,14 @@ def _column(metric: str, cells: Cells, rows: Sequence[Row]) -> Column:
         comparison,
         {method: variance_split(values, cells.errors[method]) for method, values in cells.values.items()},
         {method: flip_probability(values, cells.values[best]) for method, values in cells.values.items() if best is not None and method != best},
-        {method: _accuracy(method, rows) for method in cells.values} if facts.get("by_class") else {},
+        {method: _accuracy(method, rows, categories) for method in cells.values} if facts.get("by_class") else {},
     )
 
 
-def _accuracy(method: str, rows: Sequence[Row]) -> Accuracy:
+def _accuracy(method: str, rows: Sequence[Row], categories: Mapping[int, str]) -> Accuracy:
+    """By kind of object: where several class indices stand for one, they are one class."""
     kept = [row for row in rows if row["method"] == method and row["status"] == "ok"]
-    return pointing_accuracy([row["value"] for row in kept], [row["target"] for row in kept], [row["image"] for row in kept])
+    return pointing_accuracy([row["value"] for row in kept], [categories.get(row["target"], str(row["target"])) for row in kept], [row["image"] for row in kept])
 
 
 def _facts(metric: str) -> dict:
@@ -229,6 +242,11 @@ def _facts(metric: str) -> dict:
     if name == RELATIVE_ERROR:
         return {"higher_is_better": None}
     return next(entries(kind)[name].facts for kind in ("metric", "similarity") if name in entries(kind))
+
+
+def shares_draws(metric: str, method: str) -> bool:
+    """Whether a seed's values of all pictures come from the same weights, which the method or the metric draws."""
+    return bool(_facts(metric).get("shares_weights")) or shares_weights(method)
 
 
 def shares_weights(method: str) -> bool:
@@ -280,6 +298,17 @@ LEGEND = (
 )
 
 
+BELOW = (
+    "The smaller table under each: a method less the best with the 95 % interval of the difference, over the pairs (pictures that both have); the chance that a new seed flips the ranking of the "
+    "two; how the variance of single values splits between images, known sampling noise and seeds (the last two need at least two seeds)."
+)
+
+
+def threads_of(manifest: Mapping[str, Any]) -> str:
+    """The numbers of threads that a study, or its parts, were run with."""
+    return ", ".join(map(str, sorted({part["threads"] for part in manifest.get("parts") or [manifest]})))
+
+
 def units_done(store: Store) -> tuple[int, int]:
     """How many units (an image, a model and a method each) are done, and of how many."""
     manifest = store.manifest or {}
@@ -304,21 +333,26 @@ def print_summary(store: Store, console: "Console") -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
+    def print_grid(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+        for each in headings:
+            grid.add_column(Text(each), overflow="fold")
+        for row in rows:
+            grid.add_row(*row)
+        console.print(grid)
+
     found, warning = tables(store), incomplete(store)
     if warning:
         console.print(Text(warning, style="bold"))
     for table in found:
         console.print(Text(table.title, style="bold"))
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        grid.add_column("method", overflow="fold")
-        for column in table.columns:
-            grid.add_column(Text(heading(column)), overflow="fold")
-        for method in table.methods:
-            grid.add_row(Text(method), *(Text(f"{text} *", style="bold") if best else Text(text) for text, best in line(table, method)))
-        console.print(grid)
+        cells = [[(method, False), *line(table, method)] for method in table.methods]
+        print_grid(["method", *map(heading, table.columns)], [[Text(f"{text} *", style="bold") if best else Text(text) for text, best in row] for row in cells])
+        if below := details(table):
+            print_grid(below[0], [list(map(Text, row)) for row in below[1:]])
         for note in table.notes:
             console.print(Text(note, style="dim"))
-    console.print(Text(LEGEND.replace("Bold:", "Bold, with a star:"), style="dim"))
+    console.print(Text(f"{LEGEND.replace('Bold:', 'Bold, with a star:')} {BELOW}", style="dim"))
 
 
 def line(table: Table, method: str) -> list[tuple[str, bool]]:
@@ -326,21 +360,60 @@ def line(table: Table, method: str) -> list[tuple[str, bool]]:
     return [(cell(column.comparison.methods[method]), is_best(method, column)) for column in table.columns]
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown."""
-    lines = ["| method | " + " | ".join(map(heading, table.columns)) + " |", "|---|" + "---:|" * len(table.columns)]
+def details(table: Table) -> list[list[str]]:
+    """What stands under a table: headings, and a row for every metric and method. Rows and columns that say nothing are left out."""
+    headings = ["metric", "method", "less the best", "pairs", "flips", "images / sampling / seeds", "mean over classes"]
+    rows = [row for column in table.columns for row in _rows_below(table, column)]
+    said = [place for place in range(len(headings)) if any(row[place] not in ("", "-") for row in rows)]
+    return [[row[place] for place in said] for row in (headings, *rows)] if rows else []
+
+
+def _rows_below(table: Table, column: Column) -> list[list[str]]:
+    """The rows of one metric; its name stands in the first."""
+    rows: list[list[str]] = []
     for method in table.methods:
-        lines.append(f"| `{method}` | " + " | ".join(f"**{text}**" if best else text for text, best in line(table, method)) + " |")
-    return "\n".join(lines)
+        row = ["", "", "", "", ""]
+        test = column.comparison.methods[method].against_best
+        if column.higher_is_better is not None and test is not None:
+            row[:3] = [with_interval(test.difference, test.interval), str(test.pairs), number(column.flips[method], ".2g")]
+        elif column.higher_is_better is not None and method == column.comparison.best and len(table.methods) > 1:
+            row[0] = "the best"
+        shares = column.shares(method)
+        row[3] = "" if "-" in shares else " / ".join(shares)
+        if column.accuracies:
+            row[4] = with_interval(column.accuracies[method].mean, column.accuracies[method].interval)
+        if any(each not in ("", "-") for each in row):
+            rows.append(["" if rows else column.metric, method, *row])
+    return rows
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, and what stands under it."""
+    means = [["method", *map(heading, table.columns)]]
+    means += [[f"`{method}`", *(f"**{text}**" if best else text for text, best in line(table, method))] for method in table.methods]
+    below = [[*row[:1], f"`{row[1]}`" if number else row[1], *row[2:]] for number, row in enumerate(details(table))]
+    return "\n\n".join([_piped(means, 1), *([_piped(below, 2)] if below else [])])
+
+
+def _piped(rows: Sequence[Sequence[str]], words: int) -> str:
+    rule = "|" + "---|" * words + "---:|" * (len(rows[0]) - words)
+    first, *rest = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([first, rule, *rest])
 
 
 def latex(table: Table) -> str:
-    """The table in LaTeX, for the package booktabs."""
-    lines = [r"\begin{tabular}{l" + "r" * len(table.columns) + "}", r"\toprule", "method & " + " & ".join(escaped(heading(column)) for column in table.columns) + r" \\", r"\midrule"]
-    for method in table.methods:
-        cells = [rf"\textbf{{{escaped(text)}}}" if best else escaped(text) for text, best in line(table, method)]
-        lines.append(rf"\texttt{{{escaped(method)}}} & " + " & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    """The table in LaTeX, for the package booktabs, and what stands under it."""
+    means = [["method", *(escaped(heading(column)) for column in table.columns)]]
+    means += [[rf"\texttt{{{escaped(method)}}}", *(rf"\textbf{{{escaped(text)}}}" if best else escaped(text) for text, best in line(table, method))] for method in table.methods]
+    below = [[escaped(cell) for cell in row] for row in details(table)]
+    below[1:] = [[first, rf"\texttt{{{method}}}", *rest] for first, method, *rest in below[1:]]
+    return "\n".join([_tabular(means, 1), *(["", r"\medskip", r"\footnotesize", _tabular(below, 2)] if below else [])])
+
+
+def _tabular(rows: Sequence[Sequence[str]], words: int) -> str:
+    first, *rest = (" & ".join(row) + r" \\" for row in rows)
+    begin = r"\begin{tabular}{" + "l" * words + "r" * (len(rows[0]) - words) + "}"
+    return "\n".join([begin, r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"])
 
 
 SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})

@@ -17,7 +17,8 @@ from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric, UndefinedError
 from salience.core.perturbation import Perturbation
-from salience.core.robustness import Pair, compared
+from salience.core.registry import facts_of
+from salience.core.robustness import Pair, compared, hides
 from salience.core.similarity import Similarity
 from salience.studies.store import Row
 from salience.studies.study import Study, Variant
@@ -72,6 +73,14 @@ def compute(study: Study, unit: Unit, keep_maps: bool = False) -> Result:
     return _Work(study, unit, keep_maps).done()
 
 
+def comparisons(study: Study) -> list[tuple[str, Variant]]:
+    """Perturbations and variants. The noise floor knows no perturbation; it is measured once on whole pictures and once on what each one leaves in view."""
+    pairs: list[tuple[str, Variant]] = [(text, variant) for text in study.perturbations for variant in study.variants if variant != "floor"]
+    if "floor" in study.variants and study.perturbations:
+        pairs += [("", "floor"), *((text, "floor") for text in study.perturbations if hides(Perturbation.from_value(text)))]
+    return pairs
+
+
 def seeds_of(study: Study, image: str, seed: int) -> tuple[int, int]:
     """The seed of an image's own draws, from its name, and that of the weights, which all images share."""
     return _number(study.seed, seed, "image", image), _number(study.seed, seed, "weights")
@@ -95,7 +104,7 @@ def _data(text: str) -> Dataset:
 
 
 def _similar(similarity: Similarity, pair: Pair) -> Judgement:
-    return Judgement(similarity.compare(pair.clean[:, None], pair.perturbed[:, None]).float())
+    return Judgement(similarity.compare_within(pair.clean[:, None], pair.perturbed[:, None], pair.visible).float())
 
 
 class _Work:
@@ -105,6 +114,7 @@ class _Work:
         self.key: Row = {"image": unit.image, "model": unit.model, "method": unit.method}
         self.explainer = Explainer.from_value(unit.method)
         self.changed: dict[str, Tensor] = {}  # by perturbation, of the map that is being measured
+        self.floor: Pair | None = None  # of that map
         self.maps: dict[str, list[np.ndarray]] = {name: [] for name in ("map", "stderr", "df", "target", "seed")}
 
     def done(self) -> Result:
@@ -154,26 +164,28 @@ class _Work:
         self.add(key | {"metric": RELATIVE_ERROR, "value": 0.0 if relative is None else float(relative[0]), "seconds": time.perf_counter() - start})
         if self.keep_maps:
             self.keep(e, target, seed)
-        mask = item.masks.get(target)
-        masks = None if mask is None else [mask]
         for name in self.study.quality:
-            self.measured(key | {"metric": name}, partial(Metric.from_value(name), model, image, target, e, masks=masks, explainer=self.explainer, seed=own))
+            self.measured(key | {"metric": name}, partial(self.judged, Metric.from_value(name), model, image, item, target, e, own))
         view = model.using(score=None if self.study.score is None else model.named_score(self.study.score))
-        self.changed = {}
-        for text, variant in self.comparisons():
+        self.changed, self.floor = {}, None
+        for text, variant in comparisons(self.study):
             self.perturbed(view, image, e, own, Perturbation.from_value(text or self.study.perturbations[0]), key | {"perturbation": text, "variant": variant})
 
-    def comparisons(self) -> list[tuple[str, Variant]]:
-        """Perturbations and variants; the noise floor knows no perturbation, so it is measured once."""
-        pairs: list[tuple[str, Variant]] = [(text, variant) for text in self.study.perturbations for variant in self.study.variants if variant != "floor"]
-        return pairs + ([("", "floor")] if "floor" in self.study.variants and self.study.perturbations else [])
+    def judged(self, metric: Metric, model: Classifier, image: Photographs, item: Item, target: int, e: Explanation, seed: list[tuple[int, int]]) -> Judgement:
+        """A metric of a map. The mask is read for metrics that need it alone: one that cannot be read is no matter for the others."""
+        mask = item.masks.get(target) if facts_of(type(metric)).get("needs_masks") else None
+        return metric(model, image, target, e, masks=None if mask is None else [mask], explainer=self.explainer, seed=seed)
 
     def perturbed(self, model: Classifier, image: Photographs, e: Explanation, seed: list[tuple[int, int]], perturbation: Perturbation, key: Row) -> None:
         """How similar the map of the perturbed image is, by every similarity."""
         start = time.perf_counter()
         try:
             images, maps, targets = (each.to(model.device) for each in (image.as_subclass(Tensor), e.maps, e.targets))
-            pair = compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, key["variant"], maps, self.changed.get(key["perturbation"]))
+            if key["variant"] != "floor":
+                pair = compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, key["variant"], maps, self.changed.get(key["perturbation"]))
+            else:
+                self.floor = self.floor or compared(self.explainer, model, images, targets, streams(seed, 1), perturbation, "floor", maps)
+                pair = self.floor.under(perturbation) if key["perturbation"] else self.floor
         except Exception as error:  # as above
             for name in self.study.similarities:
                 self.fail(key | {"metric": name}, error)
@@ -199,7 +211,7 @@ class _Work:
         """A row for everything that would have been measured."""
         for name in (RELATIVE_ERROR, *self.study.quality):
             self.fail(key | {"metric": name}, error)
-        for text, variant in self.comparisons():
+        for text, variant in comparisons(self.study):
             for name in self.study.similarities:
                 self.fail(key | {"metric": name, "perturbation": text, "variant": variant}, error)
 
