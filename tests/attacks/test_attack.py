@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.attacks._optimiser import composed, penalised
+from salience.attacks._optimiser import Descent, composed, descend, penalised
 from salience.attacks.attack import Problem, fixed_draws, units
+from salience.cli.attack import row_of
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import cosine_distance, shares
@@ -59,11 +60,44 @@ def pictures():
     return torch.rand(4, 3, 17, 19, generator=torch.Generator().manual_seed(5))
 
 
+class Rooted(nn.Module):
+    """A network that looks at the length of each colour, whose second derivative at black is not a number."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x * (1 + x.norm(dim=1, keepdim=True)))
+
+
+class Largest(nn.Module):
+    """A ReLU that nothing sees."""
+
+    def forward(self, x):
+        return torch.maximum(x, torch.zeros(()))
+
+
+def simple(activation: type[nn.Module], channels: int = 3) -> sal.Model:
+    """A small network with such an activation after each of two convolutions."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second, last = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+    return sal.Model(nn.Sequential(first, activation(), second, activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last), channels="L" if channels == 1 else "RGB")
+
+
+def blackened(images: torch.Tensor) -> torch.Tensor:
+    """The images, the third with one black pixel."""
+    images = images.clone()
+    images[2, :, 4, 5] = 0
+    return images
+
+
 def problem_of(attack: sal.Attack, model: sal.Model, images, aim) -> Problem:
     attack = attack.aiming(aim is not None)
     outputs = model.outputs(images)
     clean = shares(attack.method.attribute(model, images, outputs.argmax(1), streams(0, len(images))).maps)
-    return Problem(attack, model, outputs.argmax(1), outputs.softmax(1), clean, aim, streams(0, len(images)))
+    return Problem(attack, model, images, outputs.argmax(1), clean, aim, streams(0, len(images)))
 
 
 def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
@@ -79,7 +113,7 @@ def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
     matrices = model.module.matrices.detach()
     maps = torch.einsum("nij,nj->ni", matrices[problem.targets], x).view(3, 3, 2, 2)
     scores = torch.einsum("ni,kij,nj->nk", x, matrices, x) / 2
-    loss = 4 * (shares(maps) - aim).square().sum((1, 2)) + 0.7 * (scores.softmax(1) - problem.probabilities).square().sum(1)
+    loss = 4 * (shares(maps) - aim).square().sum((1, 2)) + 0.7 * (scores.softmax(1) - problem.probabilities(0)).square().sum(1)
     (expected,) = torch.autograd.grad(loss.sum(), change)
     assert expected.abs().max() > 1e-3
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -178,10 +212,12 @@ class Watched(sal.SmoothGrad):
     """SmoothGrad that notes which draws it was given, and whether by the attack itself."""
 
     seen: ClassVar[list] = []
+    judged: ClassVar[list] = []
 
     def attribute(self, model, images, targets, streams):
         role = "attack" if model.tape is not None else "chooser" if len(images) < 4 else "judge"
         self.seen.append((role, {stream.key for stream in streams}))
+        self.judged.append((self.samples, model.tape is None))
         return super().attribute(model, images, targets, streams)
 
 
@@ -213,7 +249,7 @@ def test_of_several_runs_one_that_keeps_the_class_is_taken(net, pictures, monkey
 
     def prescribed(threats, images, start, loss, steps, tell):
         found = next(runs)
-        return found, [found - images], torch.zeros(steps, len(images))
+        return Descent(found, [found - images], torch.zeros(steps, len(images)), torch.zeros(len(images), dtype=torch.int64))
 
     monkeypatch.setattr("salience.attacks.attack.descend", prescribed)
     found = sal.Attack(restarts=2).run(net, first, sal.Gradient()(net, other, targets=classes[:1]), random_draws=0)
@@ -284,6 +320,13 @@ MISTAKES = {
     "Unknown option of attack: 'bta': did you mean beta?": lambda net, x: sal.attack(net, x, x, bta=3),
     "toward is images, maps or an Explanation, not str: a file is read by sal.load_images([path], model).": lambda net, x: sal.attack(net, x, "a.png"),
     "toward has shape (3, 17, 19), which may be one image or 3 maps: give an image as (1, c, h, w), maps as (n, 1, h, w).": lambda net, x: sal.attack(net, x[:3], x[0]),
+    "recolor changes colours, and these images are grey: use delta or stadv.": lambda net, x: sal.attack(simple(nn.ReLU, channels=1), x[:, :1], x[:, :1].roll(1, 0), threat="delta+recolor", steps=1),
+    "The derivative of the maps of gradient is not finite at image 3, so they cannot be attacked: look in Rooted (or the method) for a division by 0, or a root or norm of 0, and keep it above 0.": (
+        lambda net, x: sal.attack(sal.Model(Rooted(net.module)).using(chunk=2), blackened(x), x.roll(1, 0), steps=1)
+    ),
+    "The maps of gradient have no slope, since the activations of Sequential have no second derivative: write them as ReLU, ReLU6, LeakyReLU or PReLU, which an attack smooths.": (
+        lambda net, x: sal.attack(simple(Largest), x, x.roll(1, 0), steps=1)
+    ),
     "Each threat can be given once, not delta+delta: give one of them a larger budget.": lambda net, x: sal.attack(net, x, x, threat="delta+delta"),
     "Unknown threat 'detla': did you mean delta?": lambda net, x: sal.attack(net, x, x, threat="detla"),
     "An attack looks at the network and the method: use sal.attack(model, images, method=...), or name it as a perturbation in a study.": lambda net, x: sal.Attack()(x),
@@ -314,7 +357,12 @@ def test_the_best_of_several_runs_is_taken_however_close_they_are(net, pictures,
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(3))
     made = [(pictures + size * noise).clamp(0, 1) for size in (0.0031, 0.003, 0.0032, 0.0029)]
     runs = iter(made)
-    monkeypatch.setattr("salience.attacks.attack.descend", lambda threats, images, start, loss, steps, tell: (found := next(runs), [found - images], torch.zeros(steps, len(images))))
+
+    def prescribed(threats, images, start, loss, steps, tell):
+        found = next(runs)
+        return Descent(found, [found - images], torch.zeros(steps, len(images)), torch.zeros(len(images), dtype=torch.int64))
+
+    monkeypatch.setattr("salience.attacks.attack.descend", prescribed)
     found = sal.Attack(objective="top_k", restarts=4).run(net, pictures, random_draws=0)
     clean, objective = sal.Gradient()(net, pictures), sal.TopK()
     assert found.class_kept.all()
@@ -361,3 +409,145 @@ def test_the_sharpness_is_in_the_networks_units():
     usual, large = sal.Model(nn.Identity(), std=(0.2, 0.2, 0.2)), sal.Model(nn.Identity(), mean=(104.0, 117.0, 123.0), value_range=255)
     assert units(usual) == 1.0
     assert units(large) == pytest.approx(1 / (0.2 * 255))
+
+
+@pytest.mark.parametrize("beta", [(3.0,), (2.0, 50.0)])
+@pytest.mark.parametrize(
+    "method", ["gradient", "input_x_gradient", "smoothgrad:samples=2,sigma=0.1", "gradcam", "beta_smoothing:beta=0.8", "beta_smoothing:beta=0.8,base=(smoothgrad:samples=2,sigma=0.1)"]
+)
+def test_the_outputs_under_constraint_are_those_of_the_network_under_attack(method, beta, net, pictures):
+    """The term is 0 for an image as it is, and otherwise the change of the softmax, whatever network the method explains."""
+    problem = problem_of(sal.Attack(method=method, beta=beta, output_weight=2.0, steps=5), net, pictures, shares(torch.rand(4, 3, 17, 19)))
+    alone = dataclasses.replace(problem, attack=dataclasses.replace(problem.attack, output_weight=0.0))
+    other = pictures**4
+    with net.frozen():
+        for step in (0, 3):
+            terms = []
+            for images in (pictures, other):
+                at = images.clone().requires_grad_(True)
+                term = problem.loss(at, step) - alone.loss(at, step)
+                assert torch.autograd.grad(term.sum(), at)[0].isfinite().all()
+                terms.append(term.detach())
+            with ReplaceReLU(lambda inputs, ceiling, step=step: softplus(inputs, ceiling, problem.beta(step))):
+                before, after = (net.outputs(images).softmax(1) for images in (pictures, other))
+            assert terms[0].abs().max() < 1e-5
+            assert torch.allclose(terms[1], 2 * (after - before).square().sum(1), rtol=1e-2, atol=1e-5)
+            assert terms[1].max() > 1e-3
+
+
+def test_beta_grows_geometrically_in_the_networks_units(net, pictures):
+    problem = problem_of(sal.Attack(beta=(10, 1000), steps=5), net, pictures, None)
+    assert [problem.beta(step) for step in range(5)] == pytest.approx([10, 31.6228, 100, 316.228, 1000], rel=1e-5)
+    large = dataclasses.replace(problem, view=sal.Model(nn.Identity(), mean=(104.0, 117.0, 123.0), value_range=255))
+    assert large.beta(2) == pytest.approx(100 / 51)
+    constant = problem_of(sal.Attack(steps=1), net, pictures, None)
+    assert constant.beta(0) == 100
+
+
+def test_the_defaults_are_the_authors_constants():
+    """A = 1e11 and B = 1e5 (ImageNet) weigh means over 224 x 224 pixels and 1000 classes, 0.05 the penalties; ours weigh sums, the objective in units of h w."""
+    pixels, classes = 224 * 224, 1000
+    unit = 1e11 / pixels / pixels
+    assert sal.Attack().output_weight == pytest.approx(1e5 / classes / unit, rel=0.01)
+    assert [each.weight for each in sal.Attack(threat="stadv+recolor").threats] == pytest.approx([0.05 / unit] * 2, rel=0.01)
+    budgets = {each.name: each.budget for each in sal.Attack(threat="delta+stadv+recolor").threats}
+    assert budgets == {"recolor": 0.06, "stadv": 0.05, "delta": 0.03}
+
+
+def test_runs_from_the_second_on_begin_at_random_changes_of_full_strength(net, pictures, monkeypatch):
+    starts = []
+
+    def noted(threats, images, start, loss, steps, tell):
+        starts.append(start)
+        return Descent(images, start, torch.zeros(steps, len(images)), torch.zeros(len(images), dtype=torch.int64))
+
+    monkeypatch.setattr("salience.attacks.attack.descend", noted)
+    attack = sal.Attack(threat="delta+stadv", restarts=3, steps=1)
+    attack.run(net, pictures, random_draws=0)
+    used = torch.tensor([[threat.used(values).min() / threat.budget for threat, values in zip(attack.threats, start, strict=True)] for start in starts])
+    assert used[0].eq(0).all()
+    assert (used[1:] > 0.9).all()
+    assert not torch.equal(starts[1][0], starts[2][0])
+
+
+def test_random_changes_are_twenty_and_their_median_counts(net, pictures, monkeypatch):
+    numbers = []
+
+    def tenfold(attack, judge, perturbed, clean, aim, maps=None):
+        numbers.append(maps is None)
+        return {"original": torch.full((4,), float(sum(numbers)) ** 2)}
+
+    monkeypatch.setattr(sal.Attack, "_compare", tenfold)
+    found = sal.attack(net, pictures, steps=1)
+    assert sum(numbers) == 20
+    assert torch.allclose(found.random_distance_to_original, torch.full((4,), (100.0 + 121.0) / 2))
+
+
+@pytest.mark.parametrize(("wrapped", "samples", "judged"), [(False, 3, 50), (True, 3, 50), (True, 60, 60)])
+def test_random_methods_are_judged_by_fifty_draws_wherever_they_draw(wrapped, samples, judged, net, pictures):
+    Watched.judged.clear()
+    method = Watched(samples=samples, sigma=0.1)
+    found = sal.Attack(method=sal.BetaSmoothing(base=method) if wrapped else method, steps=1, fixed=True).run(net, pictures, random_draws=1)
+    assert {count for count, judge in Watched.judged if not judge} == {samples}
+    assert {count for count, judge in Watched.judged if judge} == {judged, samples}  # on its own draws it is judged by those
+    assert found.own_draws is not None
+
+
+def test_the_map_aimed_at_is_made_of_other_draws_than_those_that_judge(net, pictures):
+    Watched.seen.clear()
+    sal.Attack(method=Watched(samples=2), steps=1).run(net, pictures, pictures.roll(1, 0), random_draws=0)
+    before, aim, after = (keys for role, keys in Watched.seen if role == "judge" and next(iter(keys))[-1] != "choice")
+    assert before == after
+    assert not aim & before
+
+
+def test_denormal_numbers_are_flushed_inside(net, pictures, monkeypatch):
+    seen = []
+
+    def noted(threats, images, *rest):
+        seen.append((torch.full((1,), 1e-38) * 0.1).item())
+        return descend(threats, images, *rest)
+
+    monkeypatch.setattr("salience.attacks.attack.descend", noted)
+    torch.set_flush_denormal(False)
+    sal.attack(net, pictures, steps=1)
+    sal.Attack(steps=1).against(sal.Gradient(), net.using(score=net.named_score("logit")), pictures, torch.arange(4), streams(0, 4))
+    assert seen == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, lambda: nn.Threshold(0, 0), nn.SiLU])
+def test_networks_of_many_activations_can_be_attacked(activation, pictures):
+    found = sal.attack(simple(activation), pictures, pictures.roll(1, 0), steps=30)
+    assert found.fall.median() > 0.1
+    assert found.fall.median() > 2 * found.random_fall.median()
+
+
+def test_a_differentiable_function_is_attacked_as_the_method_that_it_is(net, pictures):
+    def mine(model, images, targets):
+        return model.gradient(images, targets)
+
+    found = [sal.attack(net, pictures, pictures.roll(1, 0), method=method, steps=5).perturbed for method in (mine, "gradient")]
+    assert torch.allclose(*found, atol=1e-4)
+    weighted = sal.Explainer.from_value(lambda model, images, targets: images.mean(1) * next(model.parameters()).sum())
+    assert not weighted.attribute(net, pictures, torch.arange(4), streams(0, 4)).maps.requires_grad  # nobody asked for it
+    with pytest.raises(sal.InputError, match=r"^The maps of scored are not differentiable, so they cannot be attacked: take gradient, "):
+        sal.attack(net, pictures, pictures.roll(1, 0), method=scored, steps=1)
+
+
+def scored(model, images, targets):
+    return images.new_ones(len(images), *images.shape[-2:]) * model.target_scores(images, targets)[:, None, None]
+
+
+def test_steps_without_a_finite_gradient_are_said_and_counted(net, pictures, monkeypatch):
+    loss = Problem.loss
+
+    def blind_at_times(self, images, step):
+        return loss(self, images, step) + (0 if step == 0 else torch.stack([(0 * images[0]).sqrt().sum(), *torch.zeros(len(images) - 1)]))
+
+    monkeypatch.setattr(Problem, "loss", blind_at_times)
+    sentence = r"^In 4 of 6 steps a part of the gradient was not finite at 2 of 4 image\(s\), and was taken for 0: the attack is weaker than it could be, so do not call these maps robust\.$"
+    with pytest.warns(UserWarning, match=sentence) as warned:
+        found = sal.Attack(steps=3, restarts=2).run(net.using(chunk=2), pictures, random_draws=0)
+    assert len(warned) == 1
+    assert found.blind.tolist() == [4, 0, 4, 0]
+    assert [row_of(found, index)["blind_steps"] for index in (0, 1)] == [4, 0]

@@ -88,6 +88,15 @@ def test_recolor_refuses_grey_pictures():
         build("recolor").start(torch.rand(1, 1, 4, 4))
 
 
+def test_recolor_changes_colours_on_the_authors_lattice_and_none_leaves_it(images):
+    threat = build("recolor:budget=0.3")
+    assert threat.start(images).shape == (3, 3, 16, 32, 32)
+    inside = threat.project(images, torch.full((3, 3, 16, 32, 32), -1.0))
+    axis = torch.linspace(0, 1, 16)
+    assert torch.allclose(inside[0, 0, :, 0, 0], -axis.clamp(max=0.3), atol=1e-5)  # a colour of lightness 0.1 can lose 0.1
+    assert torch.allclose(inside[0, 1, 0, :, 0], -torch.linspace(0, 1, 32).clamp(max=0.3), atol=1e-5)
+
+
 def test_threats_from_text_and_other_things():
     assert Threats.from_value("(delta:budget=0.05)+stadv") == (build("delta:budget=0.05"), build("stadv"))
     assert Threat.from_value(registry.entries("threat")["stadv"].cls) == build("stadv")

@@ -189,16 +189,3 @@ def test_nested_noise_is_fresh(model, image):
     method = sal.SmoothGrad(base=sal.SmoothGrad(samples=1, sigma=0.3), samples=4, sigma=0.3)
     values = many(method, model, image)
     agrees((values - gradient_at(model, image)).square(), 2 * 0.3**2 * model.module.matrix.detach().square().sum(1).view(SHAPE) / 4)
-
-
-def test_fusiongrad_judges_each_network_by_the_passes_it_makes_anyway(conv, photos):
-    seen = []
-    conv.module.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.detach()))
-    method = sal.FusionGrad(weight_samples=6, samples=4, weight_sigma=0.8, noise_level=0.3)
-    with pytest.warns(UserWarning, match="keep the predicted class"):
-        e = method(conv, photos, [0, 3], chunk=8)
-    clean, under_noise = torch.cat(seen[:2]), torch.stack(seen[2:]).unflatten(1, (4, 2)).mean(1)
-    assert len(under_noise) == 6
-    kept = (under_noise.argmax(-1) == clean[:2].argmax(1)).float().mean(0)
-    assert e.record["images"]["class_kept"] == pytest.approx(kept.tolist())
-    assert e.record["images"]["noisy_score"] == pytest.approx(under_noise.mean(0)[[0, 1], [0, 3]].tolist(), rel=1e-4)

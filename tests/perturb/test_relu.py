@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from salience.perturb.relu import ReplaceReLU
+from salience.perturb.relu import ReplaceReLU, softplus
 
 X = torch.linspace(-9, 9, 19)
 
@@ -21,6 +21,11 @@ RELUS = {
     "clamp positional": lambda x: torch.clamp(x, 0),
     "clamp_min": lambda x: x.clamp_min(0),
     "clip": lambda x: torch.clip(x, 0.0),
+    "threshold": nn.Threshold(0.0, 0.0),
+    "threshold in place": nn.Threshold(0, 0, inplace=True),
+    "F.threshold words": lambda x: F.threshold(x, threshold=0, value=0),
+    "F.threshold_": lambda x: F.threshold_(x, 0, 0),
+    "torch.threshold": lambda x: torch.threshold(x, 0, 0),
 }
 RELU6S = {
     "module": nn.ReLU6(),
@@ -30,6 +35,18 @@ RELU6S = {
     "clamp": lambda x: x.clamp(0, 6),
     "clamp words": lambda x: torch.clamp(x, min=0, max=6),
 }
+LEAKY = {
+    "module": nn.LeakyReLU(),
+    "in place": nn.LeakyReLU(0.2, inplace=True),
+    "F.leaky_relu": F.leaky_relu,
+    "F.leaky_relu words": lambda x: F.leaky_relu(x, negative_slope=1.5),
+    "F.leaky_relu in place": lambda x: F.leaky_relu(x, 0.3, True),
+    "F.leaky_relu_": lambda x: F.leaky_relu_(x, 0.1),
+    "PReLU": nn.PReLU(),
+    "F.prelu": lambda x: F.prelu(x, weight=torch.tensor([0.3])),
+    "torch.prelu": lambda x: torch.prelu(x, torch.tensor([-0.1])),
+    "method": lambda x: x.prelu(torch.tensor([0.1])),
+}
 OTHERS = {
     "gelu": F.gelu,
     "hardtanh": F.hardtanh,
@@ -37,6 +54,10 @@ OTHERS = {
     "clamp(max)": lambda x: x.clamp(max=0),
     "clamp(0, 1)": lambda x: x.clamp(0, 1),
     "clamp tensor": lambda x: torch.clamp(x, min=torch.zeros_like(x)),
+    "threshold(1)": nn.Threshold(1.0, 0.0),
+    "threshold to 1": nn.Threshold(0.0, 1.0),
+    "leaky_relu": F.leaky_relu,
+    "prelu": nn.PReLU(),
     "maximum": lambda x: torch.maximum(x, torch.ones(())),
 }
 
@@ -87,3 +108,43 @@ def test_in_place_calls_change_their_input(function):
         out = net(x)
     assert torch.equal(out, (2 * X).square())
     assert torch.equal(torch.autograd.grad(out.sum(), x)[0], 8 * X)
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_leaky_relus_are_replaced_where_that_is_asked_for(name):
+    """By a line and a replaced ReLU; with a ReLU as the replacement nothing changes."""
+    seen = []
+
+    def relu(x, top):
+        seen.append(top)
+        return x.clamp(0, top)
+
+    x, y = X.clone(), X.clone()
+    with ReplaceReLU(relu, leaky=True) as mode:
+        out = LEAKY[name](x)
+    assert (seen, mode.replaced) == ([float("inf")], 1)
+    assert torch.allclose(out, LEAKY[name](y), atol=1e-6)
+    assert torch.allclose(x, y, atol=1e-6)  # in place or not
+    with ReplaceReLU(lambda x, top: 0 * x, leaky=True):
+        line = LEAKY[name](X.clone())
+    assert torch.allclose(line[:9], LEAKY[name](X.clone())[:9], atol=1e-6)
+    assert torch.allclose(line, -line.flip(0), atol=1e-6)
+
+
+def test_every_channel_has_its_own_slope():
+    prelu, x = nn.PReLU(3), torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        prelu.weight.copy_(torch.tensor([0.1, 0.5, -0.3]))
+    with ReplaceReLU(lambda x, top: x.clamp_min(0), leaky=True):
+        assert torch.allclose(prelu(x), F.prelu(x, prelu.weight), atol=1e-6)
+    assert torch.allclose(prelu(x)[:, 1], F.leaky_relu(x[:, 1], 0.5))
+
+
+@pytest.mark.parametrize("ceiling", [float("inf"), 6.0])
+def test_softplus_and_its_derivatives(ceiling):
+    """Values by torch's own, both derivatives by differences; the ceiling bends it back at 6."""
+    x = torch.tensor([-3.0, -0.4, 0.0, 0.3, 2.0, 5.6, 6.0, 6.5, 9.0], dtype=torch.float64, requires_grad=True)
+    top = F.softplus((x - 6) * 2.5) / 2.5 if ceiling == 6 else 0
+    assert torch.allclose(softplus(x, ceiling, 2.5), F.softplus(x * 2.5) / 2.5 - top)
+    assert torch.autograd.gradcheck(lambda x: softplus(x, ceiling, 2.5), x)
+    assert torch.autograd.gradgradcheck(lambda x: softplus(x, ceiling, 2.5), x)

@@ -34,14 +34,25 @@ class Judge:
 
     def maps(self, images: Images) -> Maps:
         """The maps, on the images' device."""
-        method = self.method
-        if isinstance(method, MonteCarlo) and hasattr(method, "samples"):
-            method = dataclasses.replace(method, samples=max(method.samples, HELD_OUT))  # type: ignore[call-arg]  # it has the field
-        return method.attribute(self.view, images.detach(), self.targets, [stream.at(self.draws) for stream in self.streams]).maps.detach().float()
+        return with_draws(self.method).attribute(self.view, images.detach(), self.targets, [stream.at(self.draws) for stream in self.streams]).maps.detach().float()
 
     def chooser(self, part: slice) -> "Judge":
         """What chooses among runs of some of the images."""
         return dataclasses.replace(self, targets=self.targets[part], streams=self.streams[part], draws="choice")
+
+
+def is_random(method: Explainer) -> bool:
+    """Whether a method draws at random, itself or in its base."""
+    base = getattr(method, "base", None)
+    return isinstance(method, MonteCarlo) or (isinstance(base, Explainer) and is_random(base))
+
+
+def with_draws(method: Explainer) -> Explainer:
+    """The method with at least `HELD_OUT` independent draws, if it is random: its own, or those of what it wraps."""
+    base = getattr(method, "base", None)
+    if isinstance(method, MonteCarlo):
+        return dataclasses.replace(method, samples=max(method.samples, HELD_OUT)) if hasattr(method, "samples") else method  # type: ignore[call-arg]  # it has the field
+    return dataclasses.replace(method, base=with_draws(base)) if isinstance(base, Explainer) else method  # type: ignore[call-arg]  # it has a base
 
 
 def not_differentiable(method: Explainer) -> InputError:

@@ -1,6 +1,7 @@
 """One optimiser for all threats: projected Adam, its step made smaller half-way."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,31 @@ LATER = 0.4
 Parameters = list[Tensor]
 Loss = Callable[[Images, int], PerImage]
 """From changed images and the number of the step to a number an image."""
+
+
+class Descent(NamedTuple):
+    """What a run of the optimiser comes to.
+
+    Attributes:
+        images: Those of the last step.
+        parameters: Theirs.
+        history: The loss before every step, (steps, n).
+        blind: In how many steps a part of the gradient was not finite, and was taken for 0, (n,).
+    """
+
+    images: Images
+    parameters: Parameters
+    history: Tensor
+    blind: Tensor
+
+    def after(self, earlier: "Descent", better: Tensor) -> "Descent":
+        """This run for the images (n,) where it is better, an earlier one for the others; the earlier one's history, the blind steps of both."""
+
+        def chosen(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(better.view(-1, *(1,) * (new.ndim - 1)), new, old)
+
+        parameters = [chosen(*pair) for pair in zip(self.parameters, earlier.parameters, strict=True)]
+        return Descent(chosen(self.images, earlier.images), parameters, earlier.history, self.blind + earlier.blind)
 
 
 def composed(threats: Sequence[Threat], images: Images, parameters: Parameters) -> tuple[Images, Parameters]:
@@ -43,7 +69,7 @@ def penalised(threats: Sequence[Threat], images: Images, parameters: Parameters,
     return total
 
 
-def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: Loss, steps: int, tell: Callable[[int], None]) -> tuple[Images, Parameters, Tensor]:
+def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: Loss, steps: int, tell: Callable[[int], None]) -> Descent:
     """Make the loss of each image small, every threat within its budget.
 
     Args:
@@ -55,15 +81,17 @@ def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: 
         tell: Called with the number of steps done.
 
     Returns:
-        The images of the last step, the parameters, and the loss before every step, (steps, n).
+        The images of the last step, and how they came about.
     """
     parameters = [values.clone().requires_grad_(True) for values in start]
     optimiser = torch.optim.Adam([{"params": [values], "lr": threat.step(images)} for threat, values in zip(threats, parameters, strict=True)])
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [max(steps // 2, 1)], LATER)
-    history = []
+    history, blind = [], torch.zeros(len(images), dtype=torch.int64)
     for step in range(steps):
         value = penalised(threats, images, parameters, loss, step)
-        for values, gradient in zip(parameters, torch.autograd.grad(value.sum(), parameters), strict=True):
+        gradients = torch.autograd.grad(value.sum(), parameters)
+        blind += torch.stack([~each.isfinite().flatten(1).all(1) for each in gradients]).any(0).cpu()
+        for values, gradient in zip(parameters, gradients, strict=True):
             values.grad = gradient.nan_to_num(0, 0, 0)
         optimiser.step()
         schedule.step()
@@ -73,4 +101,4 @@ def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: 
         history.append(value.detach().cpu())
         tell(step + 1)
     final = [values.detach() for values in parameters]
-    return composed(threats, images, final)[0], final, torch.stack(history)
+    return Descent(composed(threats, images, final)[0], final, torch.stack(history), blind)

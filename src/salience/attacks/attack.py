@@ -1,24 +1,25 @@
 """Attacks on explanations: the map changes, the image and the prediction stay."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from salience.attacks._judge import Judge, check_differentiable, not_differentiable
-from salience.attacks._optimiser import Parameters, composed, descend, random_change
+from salience.attacks._judge import Judge, check_differentiable, is_random, not_differentiable
+from salience.attacks._optimiser import Descent, composed, descend, random_change
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
 from salience.core import registry
 from salience.core.classifier import Classifier, Tape
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, unknown
-from salience.core.explainer import Base, Explainer, MonteCarlo, Target, checked_images, target_indices
+from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
@@ -27,6 +28,7 @@ from salience.core.perturbation import Perturbation
 from salience.core.registry import register
 from salience.core.threat import Threat, Threats
 from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
+from salience.explainers._rectified import OtherReLU
 from salience.explainers.gradient import Gradient
 from salience.perturb.relu import ReplaceReLU, softplus
 from salience.similarities.lpips import LPIPS
@@ -43,11 +45,12 @@ RANDOM_DRAWS = 20
 class Attack(Perturbation):
     """Change an image so that its explanation changes and its class does not.
 
-    The loss is the objective's on the map of the network with every ReLU smoothed (softplus, `beta`), plus `output_weight` times the
-    squared change of the probabilities, plus the threats' penalties. Adam steps on the parameters of all threats, projected
+    The loss is the objective's on the map of the network with every ReLU smoothed (softplus, `beta`; leaky ones too), plus `output_weight` times the
+    squared change of that network's probabilities, plus the threats' penalties. Adam steps on the parameters of all threats, projected
     after each, times 0.4 from half of the steps on; the last image is taken. The result is never taken on trust: it is measured again on the network itself.
 
-    Cost: `steps` times `restarts` forward and double backward passes of the method, and 20 maps of random changes.
+    Cost: `steps` times `restarts` forward and double backward passes of the method (and of the network alone, where the method does not tell
+    its outputs), and 20 maps of random changes.
 
     Source: "Smoothed explanations" (2022), equation 1, and its authors' code; Dombrowski et al. (2019).
 
@@ -117,7 +120,7 @@ class Attack(Perturbation):
         check_differentiable(explainer)
         judge = Judge(model, explainer, targets, list(streams))
         with without_denormals():
-            return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None)[0]
+            return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None).images
 
     def run(self, model: Any, images: Any, toward: Any = None, targets: Target = None, *, seed: Seed = 0, random_draws: int = RANDOM_DRAWS, progress: Progress | None = None) -> "Attacked":
         """Attack the explanations of some images, and measure what came of it.
@@ -152,7 +155,7 @@ class Attack(Perturbation):
             judge = Judge(view, self.method, chosen, sources)
             clean = judge.maps(images)
             aim = None if toward is None else self._aim(toward, view, images, sources)
-            perturbed, parameters, history = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
+            perturbed, parameters, history, blind = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
             maps = judge.maps(perturbed)
             random = [self._compare(judge, composed(self.threats, images, random_change(self.threats, images, sources, draw))[0], clean, aim) for draw in range(random_draws)]
             after = view.outputs(perturbed)
@@ -177,6 +180,7 @@ class Attack(Perturbation):
             random_distance_to_original=middle["original"],
             own_draws=self._on_own_draws(view, perturbed, clean, aim, chosen, sources),
             history=history,
+            blind=blind,
             model=model.name,
             weights=model.weights_hash(),
         )
@@ -193,7 +197,7 @@ class Attack(Perturbation):
             maps = toward.maps
         elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
             others = checked_images(toward, view)
-            maps = Judge(view, self.method, view.outputs(others).argmax(1), [*sources, *sources[:1] * len(others)][: len(others)]).maps(others)
+            maps = Judge(view, self.method, view.outputs(others).argmax(1), [*sources, *sources[:1] * len(others)][: len(others)], draws="aim").maps(others)
         else:
             maps = torch.as_tensor(toward).float()
         maps = maps[:, None] if maps.ndim == 3 else maps
@@ -201,47 +205,57 @@ class Attack(Perturbation):
             raise InputError(f"The map to aim at has shape {tuple(maps.shape)}: give one map, or one an image, of {images.shape[-2]} x {images.shape[-1]} pixels, finite and not all 0.")
         return shares(maps).to(images).expand(len(images), -1, -1)
 
-    def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: "Judge", progress: Progress | None) -> tuple[Images, Parameters, Tensor]:
+    def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: "Judge", progress: Progress | None) -> Descent:
         """The best of all restarts for each image, with its parameters, and the loss in every step of the first."""
         assert self.objective is not None  # chosen by `aiming`
         step, done = view.images_at_once(images.shape[-2:]), 0
         parts = [slice(start, start + step) for start in range(0, len(images), step)]
-        best: list[tuple[Images, Parameters, Tensor]] = []
+
+        def problem_of(part: slice, restart: int) -> Problem:
+            sources = [stream.at(restart) for stream in judge.streams[part]]
+            return Problem(self, view, images[part], judge.targets[part], clean[part], None if aim is None else aim[part], sources)
+
         for part in parts:
-            chosen: tuple[Images, Parameters, Tensor, Tensor, Tensor] | None = None
+            problem_of(part, 0).check(part.start)
+        best: list[Descent] = []
+        for part in parts:
+            chosen: tuple[Descent, Tensor, Tensor] | None = None
             for restart in range(self.restarts):
 
                 def tell(count: int, done: int = done) -> None:
                     if progress is not None:
                         progress(done + count, len(parts) * self.restarts * self.steps)
 
-                targets, sources, before_here = judge.targets[part], [stream.at(restart) for stream in judge.streams[part]], view.as_probabilities(before[part])
-                problem = Problem(self, view, targets, before_here, clean[part], None if aim is None else aim[part], sources)
-                if restart == 0:
-                    problem.check(images[part])
-                first = [threat.start(images[part]) for threat in self.threats] if restart == 0 else composed(self.threats, images[part], random_change(self.threats, images[part], sources, 0))[1]
-                found, parameters, history = descend(self.threats, images[part], first, problem.loss, self.steps, tell)
+                problem, here = problem_of(part, restart), images[part]
+                first = [threat.start(here) for threat in self.threats] if restart == 0 else composed(self.threats, here, random_change(self.threats, here, problem.streams, 0))[1]
+                found = descend(self.threats, here, first, problem.loss, self.steps, tell)
                 done += self.steps
-                kept = view.outputs(found).argmax(1) == before[part].argmax(1)
-                value = self.objective.loss(shares(judge.chooser(part).maps(found)), problem.clean, problem.aim)
-                if chosen is None:
-                    chosen = (found, parameters, history, kept, value)
-                else:
-                    better = torch.where(kept == chosen[3], value < chosen[4], kept)  # a kept class before all
-                    chosen = (
-                        torch.where(better.view(-1, 1, 1, 1), found, chosen[0]),
-                        [torch.where(better.view(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(parameters, chosen[1], strict=True)],
-                        chosen[2],
-                        torch.where(better, kept, chosen[3]),
-                        torch.where(better, value, chosen[4]),
-                    )
+                kept = view.outputs(found.images).argmax(1) == before[part].argmax(1)
+                value = self.objective.loss(shares(judge.chooser(part).maps(found.images)), problem.clean, problem.aim)
+                if chosen is not None:
+                    better = torch.where(kept == chosen[1], value < chosen[2], kept)  # a kept class before all
+                    found, kept, value = found.after(chosen[0], better), torch.where(better, kept, chosen[1]), torch.where(better, value, chosen[2])
+                chosen = found, kept, value
             assert chosen is not None
-            best.append(chosen[:3])
-        return torch.cat([each[0] for each in best]), [torch.cat(each) for each in zip(*(each[1] for each in best), strict=True)], torch.cat([each[2] for each in best], 1)
+            best.append(chosen[0])
+        whole = Descent(
+            torch.cat([each.images for each in best]),
+            [torch.cat(each) for each in zip(*(each.parameters for each in best), strict=True)],
+            torch.cat([each.history for each in best], 1),
+            torch.cat([each.blind for each in best]),
+        )
+        if whole.blind.any():
+            warnings.warn(
+                f"In {int(whole.blind.max())} of {self.restarts * self.steps} steps a part of the gradient was not finite at {int(whole.blind.count_nonzero())} of {len(images)} image(s), "
+                "and was taken for 0: the attack is weaker than it could be, so do not call these maps robust.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return whole
 
     def _on_own_draws(self, view: Classifier, perturbed: Images, clean: Maps, aim: Saliency | None, targets: Targets, sources: list[Stream]) -> PerImage | None:
         """What a fixed attack reaches on the draws it has seen."""
-        if not (self.fixed and self.restarts == 1 and isinstance(self.method, MonteCarlo)):
+        if not (self.fixed and self.restarts == 1 and is_random(self.method)):
             return None
         maps = self.method.attribute(view, perturbed, targets, fixed_draws(sources)).maps.detach().float()
         return cosine_distance(shares(maps), shares(clean) if aim is None else aim).cpu()
@@ -260,49 +274,87 @@ class Problem:
     Attributes:
         attack: Its options.
         view: The network, with the score bound.
+        images: As they are, (n, c, h, w).
         targets: Class explained, (n,).
-        probabilities: Those of the images as they are, (n, k).
         clean: Shares of their maps.
         aim: Shares of the maps aimed at, if there are any.
         streams: Where each image takes its randomness from.
+        known: By beta, what the smoothed network says of the images as they are: filled when it is asked for.
     """
 
     attack: Attack
     view: Classifier
+    images: Images
     targets: Targets
-    probabilities: Tensor
     clean: Saliency
     aim: Saliency | None
     streams: list[Stream]
+    known: dict[float, Tensor] = field(default_factory=dict)
 
     def loss(self, images: Images, step: int) -> PerImage:
-        """The objective on the maps of the smoothed network, and the change of the probabilities."""
+        """The objective on the maps of the smoothed network, and the change of its probabilities."""
         attack = self.attack
         assert attack.objective is not None  # chosen by `aiming`
         view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
         own = [stream.at("attack", 0 if attack.fixed else step) for stream in self.streams]
-        with ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, self.beta(step))):
+        with self.smoothed(step):
             made = attack.method.attribute(view, images, self.targets, own)
-            outputs = made.outputs if (made.outputs is not None and made.outputs.requires_grad) or not attack.output_weight else view(images)  # type: ignore[operator]  # a Model
-        if not made.maps.requires_grad:
-            raise not_differentiable(attack.method)
+            outputs = made.outputs
+            if attack.output_weight and (outputs is None or not outputs.requires_grad or isinstance(attack.method, OtherReLU)):  # those are another network's
+                outputs = view(images)  # type: ignore[operator]  # a Model
         loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
         if not attack.output_weight:
             return loss
-        return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities).square().sum(1)
+        return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities(step)).square().sum(1)
 
-    def check(self, images: Images) -> None:
-        """Refuse a method whose maps depend on the image by no derivative, where an attack would stand still and look like robustness.
+    def smoothed(self, step: int) -> ReplaceReLU:
+        """The network smoothed as in this step."""
+        beta = self.beta(step)
+        return ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, beta), leaky=True)
+
+    def probabilities(self, step: int) -> Tensor:
+        """Those of the images as they are, by the same smoothed network: the ones of the network itself differ, which is no change of the image's."""
+        beta = self.beta(step)
+        if beta not in self.known:
+            with self.smoothed(step):
+                self.known[beta] = self.view.as_probabilities(self.view.outputs(self.images))
+        return self.known[beta]
+
+    def check(self, number: int) -> None:
+        """Refuse maps whose derivative cannot be followed, where an attack would stand still and look like robustness.
+
+        Args:
+            number: Of the first image, for the message.
 
         Raises:
-            InputError: If the objective has no slope anywhere at a random change of the images.
+            InputError: If the objective has no slope anywhere at a random change of the images, or one that is not finite there or where the run begins.
         """
-        threats, alone = self.attack.threats, dataclasses.replace(self, attack=dataclasses.replace(self.attack, output_weight=0.0))
-        changed = composed(threats, images, random_change(threats, images, self.streams, 0))[0].requires_grad_(True)
+        threats, images = self.attack.threats, self.images
+        start, random = (composed(threats, images, parameters)[0] for parameters in ([threat.start(images) for threat in threats], random_change(threats, images, self.streams, 0)))
+        slopes = [self.slope(start), self.slope(random)]
+        for slope in slopes:
+            bad = [] if slope is None else (~slope.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+            if bad:
+                raise InputError(
+                    f"The derivative of the maps of {self.attack.method} is not finite at image {number + bad[0] + 1}, so they cannot be attacked: "
+                    f"look in {self.view.name} (or the method) for a division by 0, or a root or norm of 0, and keep it above 0."
+                )
+        if slopes[1] is None or not slopes[1].any():
+            method = self.attack.method
+            plain = dataclasses.replace(self, attack=dataclasses.replace(self.attack, method=Gradient())).slope(random)
+            if plain is None or not plain.any():
+                raise InputError(
+                    f"The maps of {method} have no slope, since the activations of {self.view.name} have no second derivative: write them as ReLU, ReLU6, LeakyReLU or PReLU, which an attack smooths."
+                )
+            raise not_differentiable(method)
+
+    def slope(self, images: Images) -> Images | None:
+        """The derivative of the objective alone by the images; None where it does not depend on them."""
+        alone = dataclasses.replace(self, attack=dataclasses.replace(self.attack, output_weight=0.0))
+        images = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(alone.loss(changed, 0).sum(), changed, allow_unused=True)
-        if slope is None or not slope.any():
-            raise not_differentiable(self.attack.method)
+            total = alone.loss(images, 0).sum()
+            return torch.autograd.grad(total, images, allow_unused=True)[0] if total.requires_grad else None
 
     def beta(self, step: int) -> float:
         """The sharpness in this step: constant, or growing geometrically."""
@@ -346,6 +398,7 @@ class Attacked:
         own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
             that the attack was made with, which flatter it; else None.
         history: The loss before each step, (steps, n).
+        blind: In how many steps, of all runs, a part of the gradient was not finite and was taken for 0, (n,): where it is not 0, the attack was weaker than it could be.
         model: Name of the network.
         weights: Hash of its weights.
     """
@@ -367,6 +420,7 @@ class Attacked:
     random_distance_to_original: PerImage | None
     own_draws: PerImage | None
     history: Tensor
+    blind: Tensor
     model: str
     weights: str
 

@@ -142,6 +142,7 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
         "ssim": of(found.ssim),
         "distance_on_own_draws": of(found.own_draws),
         "steps": found.attack.steps,
+        "blind_steps": int(found.blind[index]),
     }
 
 

@@ -249,7 +249,7 @@ class MonteCarlo(Explainer):
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The average over all draws."""
         done = self.sample(model, images, targets, streams, errors=False)
-        return Attribution(done.estimate.maps, None, done.notes, done.outputs)
+        return Attribution(done.estimate.maps, notes=done.notes)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """As `Explainer.explain_view`, with errors and the stopping rule."""

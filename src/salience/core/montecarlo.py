@@ -22,9 +22,6 @@ BLOCKS = 20
 DREW = "drew"
 """Noted, as 1, by methods that draw at random without knowing their error."""
 
-OUTPUTS = "outputs"
-"""Among the sums of what draws note, that of the network's outputs."""
-
 FIRST_CHECK = 50
 """With a tolerance the error is looked at after 50, 100, 200, 400, ... draws, so that no result depends on the chunk."""
 
@@ -37,13 +34,11 @@ class Attribution:
         maps: (n, c, h, w), or (n, 1, h, w).
         outputs: The network's outputs (n, k) at the explained images, if the method had to compute them.
         notes: Facts worth recording, one number an image each, averaged over draws.
-        mean_outputs: The mean of the outputs (n, k) over a random method's draws, if it had to compute those.
     """
 
     maps: Maps
     outputs: Tensor | None = None
     notes: dict[str, PerImage] = field(default_factory=dict)
-    mean_outputs: Tensor | None = None
 
 
 @dataclass
@@ -53,12 +48,10 @@ class Draws:
     Attributes:
         values: (draws, images, ...), what is averaged or collected.
         notes: Facts worth recording, (draws, images) each; their averages end up in the record.
-        outputs: The network's outputs of each draw, if they were computed: their mean goes to the method around this one.
     """
 
     values: Float[Tensor, "draws images *rest"]
     notes: dict[str, Float[Tensor, "draws images"]] = field(default_factory=dict)
-    outputs: Float[Tensor, "draws images classes"] | None = None
 
 
 @dataclass(frozen=True)
@@ -215,14 +208,12 @@ class Run:
         samples: Draws used, (n,).
         converged: Whether the tolerance was reached, (n,); None without a tolerance.
         notes: Facts noted by the draws, averaged over them, (n,) each.
-        outputs: The mean of the network's outputs (n, k) over the draws, if they came along.
     """
 
     estimate: Estimate
     samples: Tensor
     converged: Tensor | None
     notes: dict[str, Tensor]
-    outputs: Tensor | None
 
 
 @functools.cache
@@ -270,10 +261,9 @@ def run(
         draws = range(done, done + -(-(limit - done) // passes))
         result = draw(draws, active)
         accumulator.add(draws, active, result.values)
-        for key, values in {**result.notes, OUTPUTS: result.outputs}.items():
-            if values is not None:
-                total = totals.setdefault(key, torch.zeros(n, *values.shape[2:]))
-                total[active] += values.detach().float().cpu().sum(0)
+        for key, values in result.notes.items():
+            total = totals.setdefault(key, torch.zeros(n))
+            total[active] += values.detach().float().cpu().sum(0)
         done = draws.stop
         used[active] = done
         if tolerance is not None and done == limit:
@@ -283,6 +273,5 @@ def run(
             check *= 2
         if model.progress is not None:
             model.progress(done if len(active) else samples, samples)
-    notes = {key: total / used.view(-1, *(1,) * (total.ndim - 1)) for key, total in totals.items()}
-    outputs = notes.pop(OUTPUTS, None)
-    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes, outputs)
+    notes = {key: total / used for key, total in totals.items()}
+    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes)

@@ -51,6 +51,6 @@ class InputNoise(MonteCarlo):
             noisy = [torch.addcmul(clean, size, noise.to(images.device)) for noise in drawn]
             inner = [stream.at(i) for i in draws for stream in chosen]
             made = self.base.attribute(model, torch.cat(noisy), targets[active].repeat(len(draws)), inner)
-            return Draws(*tree_map_only(Tensor, lambda each: each.unflatten(0, (len(draws), len(active))), (self.value(made.maps), made.notes, made.outputs)))
+            return Draws(*tree_map_only(Tensor, lambda each: each.unflatten(0, (len(draws), len(active))), (self.value(made.maps), made.notes)))
 
         return draw

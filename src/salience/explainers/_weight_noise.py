@@ -64,8 +64,7 @@ class AverageOverWeights(MonteCarlo):
             chosen = [streams[image] for image in group.tolist()]
             with weights.applied(chosen[0], number, sigma):
                 made = self.averaged.attribute(model, images[group], targets[group], [stream.at(number) for stream in chosen])
-                known = made.mean_outputs if made.outputs is None else made.outputs
-                outputs = model.outputs(images[group]) if known is None else known
+                outputs = model.outputs(images[group]) if made.outputs is None else made.outputs
             noted = {
                 "noisy_score": score.of(outputs, targets[group]),
                 "class_kept": (outputs.argmax(1) == clean[group]).float(),

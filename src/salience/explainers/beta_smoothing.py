@@ -45,7 +45,7 @@ class BetaSmoothing(OtherReLU):
         with self.replaced(model):
             made = self.base.attribute(model, images, targets, streams)
             outputs = model.outputs(images) if made.outputs is None else made.outputs
-        return dataclasses.replace(made, outputs=outputs, notes=made.notes | noted(model, images, targets, outputs))
+        return dataclasses.replace(made, outputs=None, notes=made.notes | noted(model, images, targets, outputs))
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """As `attribute`, with the base's error if it has one."""

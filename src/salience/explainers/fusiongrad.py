@@ -16,14 +16,13 @@ class FusionGrad(AverageOverWeights):
     Each draw of weights has `samples` draws of input noise of its own; errors go by draws of weights,
     the independent unit.
 
-    Cost: `weight_samples` x `samples` times that of the base.
+    Cost: `weight_samples` x `samples` times that of the base, and `weight_samples` forward passes for whether the class was kept.
 
     Source: Bykov et al. (2022), eq. 2, and the authors' code, which draws fresh input noise for every draw
     of weights where the formula shares it; both noise levels are half those of their own methods.
 
-    Differs from the source: as NoiseGrad, but whether a draw of weights keeps the class is judged by the mean of
-    the outputs under its input noise, which cost nothing more; "auto" is half the tuned level; `noise_level` is
-    relative to the range, as in the paper (the code's is absolute).
+    Differs from the source: as NoiseGrad; "auto" is half the tuned level; `noise_level` is relative to the
+    range, as in the paper (the code's is absolute).
     """
 
     base: Base = option(Gradient, "the explanation that is averaged")

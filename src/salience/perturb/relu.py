@@ -1,12 +1,12 @@
 """Another function in the place of every ReLU, for modules and functional calls alike.
 
 A `TorchFunctionMode` sees every call: ``relu``, ``relu_``, ``relu6``, ``hardtanh`` (which ``nn.ReLU6``
-calls) and ``clamp`` with the same bounds. No module is touched, reused modules are no trouble, and
-nothing is left behind.
+calls), ``clamp`` with the same bounds and ``threshold`` at 0; where it is asked for, ``leaky_relu`` and ``prelu``
+too. No module is touched, reused modules are no trouble, and nothing is left behind.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 from salience.core.quick import check_kept
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_}
+THRESHOLD = {F.threshold, torch.threshold, torch.threshold_}
+LEAKY = {F.leaky_relu, F.leaky_relu_}
+PRELU = {F.prelu, Tensor.prelu}
 CLAMP = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
 CLAMP_MIN = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
 BOUNDED: dict[Callable, tuple[tuple[str, float | None], ...]] = {
@@ -82,6 +85,7 @@ class ReplaceReLU(TorchFunctionMode):
 
     Args:
         replacement: From the input of the ReLU and its upper bound (infinity, or 6 for ReLU6) to its output.
+        leaky: Whether leaky ReLUs are replaced as well: a x + (1 - a) `replacement(x, infinity)`, where a is the slope below 0.
 
     Attributes:
         replaced: How many calls were replaced: a net without any ReLU is an error for the caller to raise.
@@ -89,23 +93,29 @@ class ReplaceReLU(TorchFunctionMode):
 
     only_relu = True
 
-    def __init__(self, replacement: Replacement) -> None:
+    def __init__(self, replacement: Replacement, leaky: bool = False) -> None:
         super().__init__()
         self.replacement = replacement
+        self.leaky = leaky
         self.replaced = 0
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
         ceiling = _ceiling(func, args, kwargs)
+        slope = _slope(func, args, kwargs) if self.leaky else None
         inputs = args[0] if args else kwargs.get("input")
-        if ceiling is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():  # indices are clamped too, by methods that work inside
+        if (ceiling is None and slope is None) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():  # indices are clamped too, by methods that work inside
             return func(*args, **kwargs)
         check_kept()
         self.replaced += 1
-        if not _in_place(func, args, kwargs):
-            return self.replacement(inputs, ceiling)
-        return inputs.copy_(self.replacement(inputs.clone(), ceiling))
+        in_place = _in_place(func, args, kwargs)
+        x = inputs.clone() if in_place else inputs
+        outputs = self.replacement(x, math.inf if ceiling is None else ceiling)
+        if slope is not None:
+            slope = slope.view(-1, *(1,) * (x.ndim - 2)) if isinstance(slope, Tensor) else slope
+            outputs = slope * x + (1 - slope) * outputs
+        return inputs.copy_(outputs) if in_place else outputs
 
 
 def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
@@ -114,13 +124,26 @@ def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
         return math.inf
     if func is F.relu6:
         return 6.0
+    if func in THRESHOLD:
+        return math.inf if _given(args, kwargs, (("threshold", None), ("value", None))) == [0, 0] else None
     if func not in BOUNDED:
         return None
-    bounds = [args[place] if place < len(args) else kwargs.get(name, default) for place, (name, default) in enumerate(BOUNDED[func], start=1)]
-    low, high = (*bounds, None)[:2]
+    low, high = (*_given(args, kwargs, BOUNDED[func]), None)[:2]
     if isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
         return None
     return math.inf if high is None else 6.0 if high == 6 else None
+
+
+def _slope(func: Callable, args: tuple, kwargs: dict) -> float | Tensor | None:
+    """The slope below 0 of the leaky ReLU that this call is, one number or one a channel, or None if it is not one."""
+    if func in LEAKY:
+        return _given(args, kwargs, (("negative_slope", 0.01),))[0]
+    return _given(args, kwargs, (("weight", None),))[0] if func in PRELU else None
+
+
+def _given(args: tuple, kwargs: dict, names: Sequence[tuple[str, Any]]) -> list:
+    """What a call gives for the arguments after its input, or their defaults."""
+    return [args[place] if place < len(args) else kwargs.get(name, default) for place, (name, default) in enumerate(names, start=1)]
 
 
 def _in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
