@@ -5,11 +5,11 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, difference, mean_cell, number, plain
+from _common import Claim, Report, beyond, difference, mean_cell, number, plain
 from salience.attacks._judge import HELD_OUT
 from salience.attacks.attack import fixed_draws
 from salience.core.draws import streams
@@ -47,6 +47,15 @@ SOFTER = 0.1
 
 BETA = 100.0
 """The paper's beta while attacking, for networks that take pictures of about unit variance; `sal.Attack` makes it less for others."""
+
+CLOSE = 0.05
+"""A difference of distances that counts as "very close" and "similar"."""
+
+FORMAT = 2
+"""Of the figures that are kept: raise it when `measured` or `own_draws` gives others."""
+
+CODE = ("core", "perturb", "explainers", "attacks", "similarities")
+"""The packages by which an attack is made and judged: when their sources change, it is made anew."""
 
 Figures = dict[str, np.ndarray]
 """What attacks came to, by name, each (images,)."""
@@ -167,7 +176,7 @@ class Place:
         return sal.Attack(method=method, threat=threats, steps=self.size.steps or subject.steps, output_weight=self.constants.output, beta=(self.beta,))
 
     def figures(self, subject: Subject, attack: sal.Attack, *, keep: bool = False) -> Figures:
-        """What an attack comes to on all pictures; what was computed before is read."""
+        """What an attack comes to on all pictures; what was computed before, by the same code on the same pictures, is read."""
         found = []
         for start in range(0, len(self.pictures), self.size.together):
             part = slice(start, min(start + self.size.together, len(self.pictures)))
@@ -177,8 +186,7 @@ class Place:
 
     def _unit(self, model: str, attack: sal.Attack, part: slice, *, keep: bool) -> Figures:
         names, network = self.pictures.names[part.start : part.stop + 1], _network(model)
-        key = hashlib.sha256(json.dumps([str(attack), network.weights_hash(), names, self.size.random]).encode()).hexdigest()[:20]
-        file = self.cache / f"{plain(model)}-{key}.npz"
+        file = self.cache / f"{plain(model)}-{self._key(network, attack, part)}.npz"
         if file.is_file():
             with np.load(file, allow_pickle=False) as stored:
                 if not keep or KEPT[0] in stored.files:
@@ -190,6 +198,16 @@ class Place:
         with atomic(file) as out:
             np.savez(out, **stored)
         return stored
+
+    def _key(self, network: sal.Model, attack: sal.Attack, part: slice) -> str:
+        """Stands for all that an attack's figures depend on; the maps aimed at are the same method's, of the pictures up to the next one."""
+        chosen = slice(part.start, part.stop + 1)
+        images, labels = self.pictures.images[chosen], self.pictures.labels[chosen]
+        parts = [FORMAT, sources(Path(sal.__file__).parent), torch.__version__, str(attack), network.weights_hash(), self.pictures.names[chosen], labels.tolist(), self.size.random]
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for pixels in (images, network.normalise(images)):
+            digest.update(pixels.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:20]
 
     def _aims(self, model: str, method: sal.Explainer, part: slice) -> sal.Explanation:
         """The next pictures' maps, averaged over as many draws as those that are reported."""
@@ -207,12 +225,24 @@ KEPT = ("perturbed", "before map", "after map", "aim map")
 """Pictures and maps that are kept where they will be drawn."""
 
 
+def sources(package: Path) -> str:
+    """The hash of the sources of the packages in `CODE`."""
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in CODE for file in (package / folder).rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def options(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The options that studies of attacks have beside those of all studies."""
     made.add_argument("--steps", type=int, metavar="N", help="steps of an attack (default: 40; with --full the authors' 500 or 1500)")
     made.add_argument("--draws", type=int, metavar="N", help="draws of noise in a step, for explanations that have noise (default: 3; with --full the paper's 10)")
     made.add_argument(
-        "--cache", type=Path, metavar="DIR", default=Path("out/studies/attacks"), help="where attacks are kept, one file a few pictures; figures 4, 5 and 7 share them (default: out/studies/attacks)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=Path("out/studies/attacks"),
+        help="where attacks are kept, one file a few pictures, until the pictures, the network or the code that attacks change; figures 4, 5 and 7 share them (default: out/studies/attacks)",
     )
     return made
 
@@ -310,22 +340,71 @@ class Found:
     place: Place
     tables: dict[tuple[str, str, float], Figures]
 
+    def cell(self, subject: Subject, kind: str, budget: float | None = None) -> Figures:
+        """The figures of one attack, by default with the authors' budget."""
+        return self.tables[subject.title, kind, subject.budget(kind) if budget is None else budget]
+
     def at(self, subject: Subject, kind: str, what: str, budget: float | None = None) -> np.ndarray:
-        """One figure of one attack, by default with the authors' budget."""
-        return self.tables[subject.title, kind, subject.budget(kind) if budget is None else budget][what]
+        """One figure of one attack, of all pictures."""
+        return self.cell(subject, kind, budget)[what]
 
     def same_change(self, subject: Subject, kind: str, measure: str = "changed") -> np.ndarray:
-        """How much nearer a combined attack comes than Delta alone does at the same visible change: negative is nearer; NaN beyond what Delta was tried at.
+        """How much nearer a combined attack comes than Delta alone does at the same visible change: negative is nearer.
+
+        NaN beyond what Delta was tried at, and where the combined attack, or Delta next to it on the line, changes the class.
 
         What Delta reaches between the budgets tried is taken to lie on straight lines over the logarithm of the change, where
         these curves bend little; over the change itself they are hollow, and lines between points would flatter the combined attack.
         """
-        changes, reached = (np.stack([self.at(subject, DELTA, what, budget) for budget in DELTAS]) for what in (measure, "after"))
-        return self.at(subject, kind, "after", EQUAL) - along(np.log(changes), reached, np.log(self.at(subject, kind, measure, EQUAL)))
+        alone, combined = [self.cell(subject, DELTA, budget) for budget in DELTAS], self.cell(subject, kind, EQUAL)
+        changes, reached = np.stack([each[measure] for each in alone]), np.stack([where_kept(each, "after") for each in alone])
+        return where_kept(combined, "after") - along(np.log(changes), reached, np.log(combined[measure]))
 
     def same_budget(self, subject: Subject, kind: str) -> np.ndarray:
-        """How much nearer a combined attack comes than Delta alone with the same budget of Delta."""
-        return self.at(subject, kind, "after", EQUAL) - self.at(subject, DELTA, "after", EQUAL)
+        """How much nearer a combined attack comes than Delta alone with the same budget of Delta; NaN where either changes the class."""
+        return where_kept(self.cell(subject, kind, EQUAL), "after") - where_kept(self.cell(subject, DELTA, EQUAL), "after")
+
+
+def where_kept(figures: Figures, what: str) -> np.ndarray:
+    """One figure of an attack, NaN where it changes the class: such a change of the picture is no attack on its explanation."""
+    return np.where(figures["kept"] == 0, np.nan, figures[what])
+
+
+def compared(statement: str, published: str, what: str, first: Figures, second: Figures, says: Literal["<", ">"]) -> Claim:
+    """The claim that a figure of one attack is less, or more, than that of another, tested on the pictures whose class both keep.
+
+    Args:
+        statement: What is claimed.
+        published: The paper's numbers.
+        what: The figure.
+        first: One attack.
+        second: The other, on the same pictures.
+        says: ``<``: the claim is that the first one's is less.
+    """
+    made = difference(statement, published, *_both(what, first, second), says)
+    return dataclasses.replace(made, ours=f"{made.ours}; {_left_out(first, second)}")
+
+
+def as_near(statement: str, published: str, first: Figures, second: Figures) -> Claim:
+    """The claim that one attack comes as near to the target as another, within `CLOSE`, tested on the pictures whose class both keep."""
+    columns = np.stack(_both("after", first, second))
+    columns = columns[:, np.isfinite(columns).all(0)]
+    if columns.shape[1] < 2:
+        return Claim(statement, published, f"too few pictures keep their class; {_left_out(first, second)}")
+    made = beyond(statement, published, lambda a, b: a - b, "<", CLOSE, *columns)
+    return dataclasses.replace(made, ours=f"{made.ours}; {_left_out(first, second)}")
+
+
+def _both(what: str, first: Figures, second: Figures) -> tuple[np.ndarray, np.ndarray]:
+    """A figure of two attacks, NaN where either changes the class."""
+    a, b = where_kept(first, what), where_kept(second, what)
+    return np.where(np.isnan(b), np.nan, a), np.where(np.isnan(a), np.nan, b)
+
+
+def _left_out(first: Figures, second: Figures) -> str:
+    """How many pictures do not count in a comparison."""
+    lost = (first["kept"] == 0) | (second["kept"] == 0)
+    return f"left out, as an attack changes their class: {lost.sum()} of {len(lost)} pictures"
 
 
 def along(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -367,7 +446,8 @@ def method_text(place: Place) -> str:
         f"{place.title}: {len(place.pictures)} pictures that every network here classifies rightly; each one's map is pushed towards that of the next picture. Attacks: {steps}, softplus of beta {place.beta:g} for ReLU while attacking, "
         f"weights {place.constants.output:g} (change of the probabilities) and {place.constants.penalty:g} (roughness of flow and recolouring), which are the authors'. Explanations with noise: {place.size.draws} fresh draws in each step, "
         f"judged on {HELD_OUT} draws that the attack has not seen (the paper's explanations have 10). Distances are cosine distances of |map|, channels summed, on the network itself. Chance: "
-        f"{'a random change' if place.size.random == 1 else f'the median of {place.size.random} random changes'} with the same budgets. Budgets: StAdv {STADV}, Recolor {RECOLOR}, Delta as printed."
+        f"{'a random change' if place.size.random == 1 else f'the median of {place.size.random} random changes'} with the same budgets. Budgets: StAdv {STADV}, Recolor {RECOLOR}, Delta as printed. "
+        "Tables and bars are of all pictures; attacks are compared with each other on the pictures whose class both keep."
     )
 
 
@@ -403,14 +483,16 @@ def further_table(report: Report, found: Found) -> None:
     cells = []
     for subject in found.place.subjects:
         for kind in COMBINED:
-            row = [f"{subject.title}: {kind}", mean_cell(found.same_budget(subject, kind)[:, None])]
-            for name in measures(found):
-                each = found.same_change(subject, kind, name)
+            row = [f"{subject.title}: {kind}"]
+            for each in (found.same_budget(subject, kind), *(found.same_change(subject, kind, name) for name in measures(found))):
                 row += [mean_cell(each[:, None]), str(int(np.isfinite(each).sum()))]
             cells.append(row)
-    columns = ["explanation and attack", "same budget of Delta", *(text for name in measures(found).values() for text in (f"same {name}", "pictures"))]
+    columns = ["explanation and attack", *(text for name in ("budget of Delta", *measures(found).values()) for text in (f"same {name}", "pictures"))]
     report.table(
         f"{found.place.title}: distance to the target after the combined attack, less that after Delta alone (negative: the combined attack comes nearer), mean and 95 % interval", columns, cells
+    )
+    report.text(
+        f"Of {len(found.place.pictures)} pictures those count whose class is kept by the combined attack and by Delta alone; at the same visible change, those that the combined attack changes as much as Delta of some budget from {DELTAS[0]:g} to {DELTAS[-1]:g}."
     )
 
 
@@ -431,20 +513,18 @@ def further_claims(found: Found) -> list[Claim]:
     """Do threats that add nothing reach further, at equal budget and at equal visible change?"""
     title, subjects, made = found.place.title, found.place.subjects, []
     for kind in COMBINED:
-        made.append(
-            difference(
-                f"{kind} comes nearer to the target than Delta with the same budget of Delta (mean of all rows; {title})", "not in the paper", _mean(found.same_budget, subjects, kind), 0.0, "<"
-            )
-        )
+        nearer = np.stack([found.same_budget(subject, kind) for subject in subjects], 1)
+        made.append(_negative(f"{kind} comes nearer to the target than Delta with the same budget of Delta (mean of all rows; {title})", "not in the paper", nearer))
         for measure, name in measures(found).items():
-            nearer = _mean(lambda subject, kind, measure=measure: found.same_change(subject, kind, measure), subjects, kind)
-            made.append(difference(f"{kind} comes nearer than Delta alone at the same {name} (mean of all rows; {title})", "figures 4 and 7, by eye, at unequal budgets", nearer, 0.0, "<"))
+            nearer = np.stack([found.same_change(subject, kind, measure) for subject in subjects], 1)
+            made.append(_negative(f"{kind} comes nearer than Delta alone at the same {name} (mean of all rows; {title})", "figures 4 and 7, by eye, at unequal budgets", nearer))
     return made
 
 
-def _mean(of: Callable[[Subject, str], np.ndarray], subjects: Sequence[Subject], kind: str) -> np.ndarray:
-    """(images, subjects)."""
-    return np.stack([of(subject, kind) for subject in subjects], 1)
+def _negative(statement: str, published: str, nearer: np.ndarray) -> Claim:
+    """The claim that differences (images, subjects) are negative."""
+    made = difference(statement, published, nearer, 0.0, "<")
+    return dataclasses.replace(made, ours=f"{made.ours}; {np.isfinite(nearer).sum()} of {nearer.size} pairs of a picture and a row count")
 
 
 def stronger(found: Found, report: Report) -> list[Claim]:
@@ -457,7 +537,8 @@ def stronger(found: Found, report: Report) -> list[Claim]:
     if len(place.pictures) < FEWEST_PAIRS:
         report.text(f"{place.title}: fewer than {FEWEST_PAIRS} pictures, so nothing can be called robust, and the stronger attack is left out.")
         return []
-    falls = {subject.title: float(np.nanmean(found.at(subject, DELTA, "fall", EQUAL))) for subject in place.subjects[1:] if np.isfinite(found.at(subject, DELTA, "fall", EQUAL)).sum() >= FEWEST_PAIRS}
+    reached = {subject.title: where_kept(found.cell(subject, DELTA, EQUAL), "fall") for subject in place.subjects[1:]}
+    falls = {title: float(np.nanmean(each)) for title, each in reached.items() if np.isfinite(each).sum() >= FEWEST_PAIRS}
     if not falls:
         return []
     subject = next(each for each in place.subjects if each.title == min(falls, key=lambda title: falls[title]))
@@ -480,11 +561,12 @@ def stronger(found: Found, report: Report) -> list[Claim]:
         f"The stronger attack: {adapted.steps} steps{draws}, {adapted.restarts} runs (the best is taken), a softplus growing from beta {SOFTER * place.beta:g} to {place.beta:g}. {subject.title} was picked by its fall on the same pictures."
     )
     return [
-        difference(
+        compared(
             f"{subject.title} is more robust than {first.title} to Delta of {EQUAL:g}: even the stronger attack makes the distance fall by a smaller share than the ordinary attack does for {first.title} ({place.title})",
             "not tried in the paper",
-            each["fall"],
-            found.at(first, DELTA, "fall", EQUAL),
+            "fall",
+            each,
+            found.cell(first, DELTA, EQUAL),
             "<",
         )
     ]
@@ -513,7 +595,12 @@ def bars(found: Found) -> Figure:
                 axes.legend(fontsize=7, frameon=False, loc="upper right")
                 axes.set_ylim(top=axes.get_ylim()[1] * 1.4)
         figure.tight_layout(rect=(0, 0.06, 1, 1))
-        figure.text(0.01, 0.015, f"{found.place.title}. Bars: means over {len(found.place.pictures)} pictures, lines: one standard deviation. The authors' budgets, which are not equal.", size=8)
+        figure.text(
+            0.01,
+            0.015,
+            f"{found.place.title}. Bars: means over {len(found.place.pictures)} pictures, class kept or not; lines: one standard deviation. The authors' budgets, which are not equal.",
+            size=8,
+        )
     return figure
 
 
@@ -527,15 +614,17 @@ def reach(found: Found) -> Figure:
         figure = Figure(figsize=(3.3 * columns, height), dpi=100)
         for place, subject in enumerate(subjects):
             axes = figure.add_subplot(lines, columns, place + 1)
-            before = float(np.nanmean(found.at(subject, DELTA, "before")))
-            x, y = ([float(np.nanmean(found.at(subject, DELTA, what, budget))) for budget in DELTAS] for what in ("changed", "after"))
+            alone, combined = [found.cell(subject, DELTA, budget) for budget in DELTAS], {kind: found.cell(subject, kind, EQUAL) for kind in COMBINED}
+            kept = np.all([each["kept"] == 1 for each in (*alone, *combined.values())], axis=0)
+            axes.set_title(f"{subject.title} ({kept.sum()} pictures)", size=9, weight="bold", loc="left")
+            if not kept.any():
+                continue
+            before = float(alone[0]["before"][kept].mean())
+            x, y = ([float(each[what][kept].mean()) for each in alone] for what in ("changed", "after"))
             axes.axhline(before, color="#5d6670", linewidth=0.9, linestyle="--", label="before the attack")
             axes.plot(x, y, color=COLOURS[DELTA], marker="o", markersize=4, label=f"Delta, budgets {', '.join(f'{budget:g}' for budget in DELTAS)}")
-            for kind in COMBINED:
-                axes.plot(
-                    np.nanmean(found.at(subject, kind, "changed", EQUAL)), np.nanmean(found.at(subject, kind, "after", EQUAL)), "D", color=COLOURS[kind], markersize=6, label=f"{kind}, Delta {EQUAL:g}"
-                )
-            axes.set_title(subject.title, size=9, weight="bold", loc="left")
+            for kind, each in combined.items():
+                axes.plot(each["changed"][kept].mean(), each["after"][kept].mean(), "D", color=COLOURS[kind], markersize=6, label=f"{kind}, Delta {EQUAL:g}")
             axes.set_ylim(0, before * 1.12)
             axes.set_xscale("log")
             axes.set_xticks(x, [f"{each:.2g}" for each in x])
@@ -543,11 +632,14 @@ def reach(found: Found) -> Figure:
             axes.set_xlabel("1 - SSIM of the picture", size=8)
             if place % columns == 0:
                 axes.set_ylabel("distance to the target map", size=8)
-            if place == 0:
+            if not figure.legends:
                 figure.legend(*axes.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.003, 0.2 / height), ncols=4, fontsize=7, frameon=False)
         figure.tight_layout(rect=(0, 0.5 / height, 1, 1))
         figure.text(
-            0.01, 0.01, f"{found.place.title}. Means over {len(found.place.pictures)} pictures. A diamond below the line: the combined attack reaches further than Delta at the same SSIM.", size=8
+            0.01,
+            0.01,
+            f"{found.place.title}. Means over the pictures whose class every attack shown keeps. A diamond below the line: the combined attack reaches further than Delta at the same SSIM.",
+            size=8,
         )
     return figure
 

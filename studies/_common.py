@@ -155,7 +155,12 @@ def rise(masks: int, estimator: str, grid: int = 7) -> str:
     return str(sal.Explainer.from_value(f"rise:samples={masks},grid={grid},estimator={estimator}"))
 
 
-def values(store: Store, method: str, metric: str, *, model: str | None = None, perturbation: str = "", variant: str = "", same_prediction: bool = False) -> np.ndarray:
+def paper_masks(model: str) -> int:
+    """How many masks RISE's paper has for a network of that name: 4000 for VGG16, 8000 for ResNet50, which others get too."""
+    return 4000 if "vgg" in model.lower() else 8000
+
+
+def values(store: Store, method: str, metric: str, *, model: str | None = None, perturbation: str = "", variant: str = "", column: str = "value") -> np.ndarray:
     """One metric of one method: (images, seeds), the images of the study in their order, targets averaged, NaN where there is no value.
 
     Args:
@@ -165,16 +170,15 @@ def values(store: Store, method: str, metric: str, *, model: str | None = None, 
         model: Its name; None if the study has only one.
         perturbation: Specification; empty for metrics of a map and for the variant ``floor``.
         variant: How maps were compared.
-        same_prediction: Leave out images whose prediction the perturbation changed.
+        column: Of the rows: ``value``, or ``prediction_changed``, 1 where the perturbation changed the prediction.
     """
     manifest = store.manifest or {}
     images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     wanted = {"method": method, "metric": metric, "perturbation": perturbation, "variant": variant} | ({} if model is None else {"model": model})
     for row in table(store):
-        kept = all(row[key] == value for key, value in wanted.items()) and row["status"] == "ok" and not (same_prediction and row["prediction_changed"])
-        if kept:
-            found.setdefault((row["image"], row["seed"]), []).append(row["value"])
+        if row["status"] == "ok" and all(row[key] == value for key, value in wanted.items()):
+            found.setdefault((row["image"], row["seed"]), []).append(row[column])
     return np.array([[np.mean(found[image, seed]) if (image, seed) in found else np.nan for seed in seeds] for image in images])
 
 
@@ -201,29 +205,37 @@ def with_interval(mean: float, interval: Interval) -> str:
     return number(mean) + ("" if math.isnan(mean) or math.isnan(interval.low) else f" [{number(interval.low)}, {number(interval.high)}]")
 
 
-def mean_cell(found: np.ndarray) -> str:
-    """The mean over images of values (images, seeds), and its interval by a bootstrap over images."""
+def mean_cell(found: np.ndarray, shared_seeds: bool = False) -> str:
+    """The mean over images of values (images, seeds), and its interval by a bootstrap over images.
+
+    Args:
+        found: (images, seeds).
+        shared_seeds: The seeds are draws of weights that all images share: they are resampled too, and of one seed there is no interval.
+    """
     each = per_image(found).values
-    return with_interval(float(np.nanmean(each)), bootstrap_interval(found)) if np.isfinite(each).any() else "-"
+    return with_interval(float(np.nanmean(each)), bootstrap_interval(found, shared_seeds=shared_seeds)) if np.isfinite(each).any() else "-"
 
 
-def _resampled(statistic: Callable[..., np.ndarray], columns: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-    """A function of means over images, and the same of resampled images."""
+def _resampled(statistic: Callable[..., np.ndarray], columns: Sequence[np.ndarray]) -> tuple[float, np.ndarray, int]:
+    """A function of means over the images for which all columns are defined, the same of resampled images, and how many these are."""
     table = np.stack([per_image(each).values for each in columns])
     table = table[:, np.isfinite(table).all(0)]
-    chosen = np.random.default_rng(0).integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
+    images = table.shape[1]
+    if not images:
+        return math.nan, np.empty(0), 0
+    chosen = np.random.default_rng(0).integers(images, size=(RESAMPLES, images))
     resampled = statistic(*table[:, chosen].mean(2))
-    return float(statistic(*table.mean(1))), resampled[np.isfinite(resampled)]
+    return float(statistic(*table.mean(1))), resampled[np.isfinite(resampled)], images
 
 
 def estimated(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> str:
-    """A function of means over images, and its 95 % interval by a bootstrap over images.
+    """A function of means over images, and its 95 % interval by a bootstrap over images alone.
 
     Args:
         statistic: Takes as many arrays as there are columns.
-        columns: Each (images,) or (images, seeds), the same images.
+        columns: Each (images,) or (images, seeds), the same images; those count for which all are defined.
     """
-    value, resampled = _resampled(statistic, columns)
+    value, resampled, _ = _resampled(statistic, columns)
     low, high = np.quantile(resampled, [0.025, 0.975]) if len(resampled) else (math.nan, math.nan)
     return with_interval(value, Interval(float(low), float(high)))
 
@@ -262,7 +274,8 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
         first: (images,) or (images, seeds).
         second: Of the same images; or one constant for all.
         says: ``<``: the claim is that the first is less.
-        shared_seeds: The seeds are draws of weights that all images share.
+        shared_seeds: The seeds are draws of weights that all images share: then p, which is over images for the weights drawn, counts only if the
+            interval, which has the draws of weights in it, leaves out 0; else it is 1.
     """
     test = paired_test(first, np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second, shared_seeds=shared_seeds)
     way = test.difference < 0 if says == "<" else test.difference > 0
@@ -282,10 +295,10 @@ def beyond(statement: str, published: str, statistic: Callable[..., np.ndarray],
         bound: The number.
         columns: As `estimated` has them.
     """
-    value, resampled = _resampled(statistic, columns)
-    few = len(per_image(columns[0]).values) < FEWEST_PAIRS or not len(resampled)
+    value, resampled, images = _resampled(statistic, columns)
+    few = images < FEWEST_PAIRS or not len(resampled)
     tails = [(np.sum(side) + 1) / (len(resampled) + 1) for side in (resampled <= bound, resampled >= bound)]
-    ours = f"{estimated(statistic, *columns)} against {bound}, {len(per_image(columns[0]).values)} images" + (" (too few to test)" if few else ", bootstrap")
+    ours = f"{estimated(statistic, *columns)} against {bound}, {images} images" + (" (too few to test)" if few else ", bootstrap")
     return Claim(statement, published, ours, math.nan if few else float(min(1, 2 * min(tails))), None if few or math.isnan(value) else bool(value < bound if says == "<" else value > bound))
 
 

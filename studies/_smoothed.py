@@ -150,6 +150,5 @@ def constants(found: list[Setting]) -> str:
     return (
         f"The paper's noise is {LEVEL} (CIFAR-10: {LEVEL / 2}) of the range of the normalised image; here it is a share of the range of the image in [0, 1], converted for each network; "
         f"{SAMPLES} draws. The paper's beta is {BETA}; where it destroys the network, 10 is taken. A beta has no scale of its own: 0.8 smooths the less the larger a "
-        f"network's activations are (SqueezeNet takes pictures from 0 to 255, and 0.8 hardly changes it), so '{RELATIVE}' is shown too, beta in units of 1 / sd of each layer's inputs, of 0.8, 3 and 10 the smallest that "
-        f"kept nine classes of ten (12 pictures of each network). {'; '.join(parts)}."
+        f"network's activations are (SqueezeNet takes pictures from 0 to 255), so '{RELATIVE}' is shown too, beta in units of 1 / sd of each layer's inputs; how many pictures keep their class is said below. {'; '.join(parts)}."
     )

@@ -5,6 +5,7 @@ dog beside a cat and of a bird, with fewer draws; and what the paper says of the
 torchvision's ResNet-18 of ImageNet (the paper's weights are not published) on dogs and birds of VOC 2012, the paper's draws.
 """
 
+import argparse
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from salience.perturb.tune import tuned_weight_sigma
 from salience.studies.study import Data, Study
 
 BASELINE, SG, NG, FG = "Baseline", "SmoothGrad (SG)", "NoiseGrad (NG)", "FusionGrad (FG)"
+SHARED = (NG, FG)
+"""Methods whose draws of weights all pictures of a seed share."""
+
 CONTROLS = ("random", "centre")
 ALPHA = 0.2
 """The paper's input noise, in shares of the range of the normalised picture; half of it for FG."""
@@ -159,7 +163,7 @@ def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
     """What the paper says of its figures, of gradients."""
     mass, sparse = (found[metric] for metric in METRICS)
     made = []
-    for first in (NG, FG):
+    for first in SHARED:
         for second in (BASELINE, SG):
             made.append(difference(f"{first} places more evidence on the object than {second}", "figures 13 and 14, by eye", mass[first], mass[second], ">", shared_seeds=True))
             made.append(difference(f"{first} is sharper, more concise than {second}: a higher Gini index", "figure 4 and its text, by eye", sparse[first], sparse[second], ">", shared_seeds=True))
@@ -188,16 +192,22 @@ def work(given: Namespace) -> None:
     study = Study(name="noisegrad_galleries", models=[size.model], data=data, methods=list(methods.values()), metrics=list(METRICS), seeds=[0, 1, 2])
     store = rows(study, given.out / "coco", given)
     found = {name: {title: values(store, method, metric) for title, method in zip(methods, study.methods, strict=True)} for name, metric in zip(METRICS, study.metrics, strict=True)}
-    cells = [[title, *(text for place, metric in enumerate(METRICS) for text in (PUBLISHED.get(title, ("", ""))[place], mean_cell(found[metric][title])))] for title in methods]
+    cells = [[title, *(text for place, metric in enumerate(METRICS) for text in (PUBLISHED.get(title, ("", ""))[place], mean_cell(found[metric][title], title in SHARED)))] for title in methods]
     columns = ["method", "paper: rank accuracy, CMNIST", "share of the absolute map on the object", "paper: Gini index, CMNIST", "Gini index"]
     count = len(found[METRICS[0]][BASELINE])
     report.table(f"Gradients of the predicted class on {count} COCO pictures in which it is a labelled object, 3 seeds: mean and 95 % interval", columns, cells)
     report.text(
-        "The paper has no numbers for these figures; those of its table 1 (another data set and network) are printed beside ours. Weight draws are shared by all pictures of a seed, which the tests allow for."
+        "The paper has no numbers for these figures; those of its table 1 (another data set and network) are printed beside ours. NG's and FG's draws of weights are shared by all pictures of a seed: their intervals count the "
+        "seeds too, and a difference counts only if its interval leaves out 0 (else its p is 1)."
     )
     report.claims(claims(found))
     report.done()
 
 
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return parser("noisegrad_galleries", __doc__, 16, "COCO pictures (the galleries are always drawn)")
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("noisegrad_galleries", __doc__, 16, "COCO pictures (the galleries are always drawn)"), work))
+    sys.exit(main(options(), work))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import salience as sal
 from _common import Claim, Report, difference, estimated, main, mean_cell, number, parser, plain, rows, values
-from _noisegrad import ALPHA, BASELINE, FG, NG, PAPER, RESNET9, SEEDS, SG, SMALL, Levels, add_options, architecture, data, described, levels, network, noisy
+from _noisegrad import ALPHA, BASELINE, FG, NG, PAPER, RESNET9, SEEDS, SG, SHARED, SMALL, Levels, add_options, architecture, data, described, levels, network, noisy
 from _panels import Panel, map_panel, photograph, sheet
 from _pictures import LINES
 from salience.perturb.tune import WEIGHT_LEVELS
@@ -165,10 +165,11 @@ def best_table(report: Report, grid: Grid) -> dict[str, np.ndarray]:
         found[name] = area
         spread = float(np.nanstd(per_image(area).values, ddof=1))
         levels_chosen = " and ".join(dict.fromkeys(f"{alpha:g}, {sigma:.3g}" for alpha, sigma in choices))
-        lines.append([name, levels_chosen, mean_cell(area), f"{spread:.4f}", estimated(gain, area, base), mean_cell(grid.areas[grid.heuristics[name]])])
+        lines.append([name, levels_chosen, mean_cell(area, name in SHARED), f"{spread:.4f}", estimated(gain, area, base), mean_cell(grid.areas[grid.heuristics[name]], name in SHARED)])
     lines.append([BASELINE, "0, 0", mean_cell(base), f"{float(np.nanstd(per_image(base).values, ddof=1)):.4f}", "", mean_cell(base)])
     heads = ["", "best levels on the two halves: picture, weights", "AUC there, on the other half", "sd over pictures", "dAUC", "AUC at the heuristic's level"]
     report.table(f"Figure 3, right: the best levels, chosen on other pictures, {architecture(grid.name)} (the paper has no numbers)", heads, lines)
+    report.text("Intervals of AUC count NG's and FG's draws of weights, which all pictures of a seed share, as well as the pictures; those of dAUC are over pictures alone, for the weights drawn.")
     return found
 
 
@@ -182,7 +183,7 @@ def drop_table(report: Report, grid: Grid) -> list[tuple[float, float, float]]:
         changed = "0" if not sigma else "-" if row is None else f"{row.changed:.1%}"
         if row is not None and sigma:
             found.append((row.drop, grid.mean((0.0, sigma)), sigma))
-        lines.append([f"{sigma:.3g}{' (heuristic)' if sigma == grid.at.ng else ''}", drop, changed, mean_cell(grid.areas[0.0, sigma])])
+        lines.append([f"{sigma:.3g}{' (heuristic)' if sigma == grid.at.ng else ''}", drop, changed, mean_cell(grid.areas[0.0, sigma], bool(sigma))])
     report.table(
         f"Figures 5 and 9: NG on {architecture(grid.name)}, {grid.at.tuning.basis.images} other pictures for the accuracy",
         ["weight_sigma", "relative drop of accuracy, %", "draws that change the class", "AUC of NG"],
@@ -200,7 +201,7 @@ def dropped(lines: dict[str, list[tuple[float, float, float]]], grids: list[Grid
             ordered = sorted(points, key=lambda each: each[2])
             grid = grids[number_of]
             drop, area = 100 * np.array([each[0] for each in ordered]), np.array([each[1] for each in ordered])
-            ends = [bootstrap_interval(grid.areas[0.0, each[2]]) for each in ordered]
+            ends = [bootstrap_interval(grid.areas[0.0, each[2]], shared_seeds=bool(each[2])) for each in ordered]
             axes.errorbar(
                 drop, area, np.abs(np.array([[end.low, end.high] for end in ends]).T - area), color=LINES[number_of], marker="o", ms=4, lw=1.4, elinewidth=0.7, capsize=2, label=architecture(name)
             )
@@ -274,7 +275,7 @@ def work(given: argparse.Namespace) -> None:
             best = {NG: chosen(grid.areas, grid.belonging[NG])[0]}
         lines[name] = drop_table(report, grid)
         made += claims(grid, best, name == first)
-    report.picture("figure-9", dropped(lines, grids), "Figure 9: AUC of NG beside the drop of accuracy; bars are 95 % intervals over pictures")
+    report.picture("figure-9", dropped(lines, grids), "Figure 9: AUC of NG beside the drop of accuracy; bars are 95 % intervals over pictures and draws of weights")
     for grid, points in zip(grids, lines.values(), strict=True):
         drop, area, sigma = max(points, key=lambda each: each[1])
         report.text(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import salience as sal
 from _common import Claim, Report, difference, estimated, main, mean_cell, parser, rows, values
-from _noisegrad import FG, NG, SEEDS, SG, Draws, Levels, add_options, data, described, levels, network, noisy
+from _noisegrad import FG, NG, SEEDS, SG, SHARED, Draws, Levels, add_options, data, described, levels, network, noisy
 from _panels import Panel, map_panel, photograph, sheet
 from _pictures import LINES
 from models import data_file
@@ -82,7 +82,7 @@ def tables(report: Report, found: Found, numbers: tuple[int, ...]) -> None:
         for count, column in by_draws.items():
             passes = count if isinstance(count, int) else count[0] * count[1]
             text = str(count) if isinstance(count, int) else f"{count[0]} x {count[1]}"
-            lines.append([f"{name}, {text}", str(passes), *(mean_cell(column[metric]) for metric in (RELATIVE_ERROR, AREA, GINI))])
+            lines.append([f"{name}, {text}", str(passes), *(mean_cell(column[metric], name in SHARED) for metric in (RELATIVE_ERROR, AREA, GINI))])
     images = len(found[NG][ENOUGH][AREA])
     report.table(f"Draws, {images} pictures, {len(SEEDS[:2])} seeds (the paper has no numbers)", ["draws", "passes", "relative error of the map", "AUC", "Gini index"], lines)
 
@@ -98,7 +98,7 @@ def tables(report: Report, found: Found, numbers: tuple[int, ...]) -> None:
     report.table("Draws needed for a relative error: half of the pictures / nine of ten", ["", *(f"{wanted:g}" for wanted in WANTED)], lines)
     text = [f"{name} {estimated(lambda a, b: slope(a, b, (ENOUGH, numbers[-1])), found[name][ENOUGH][RELATIVE_ERROR], found[name][numbers[-1]][RELATIVE_ERROR])}" for name in (SG, NG)]
     report.text(
-        f"Exponent with which the mean error falls from {ENOUGH} to {numbers[-1]} draws, -0.5 by theory: {', '.join(text)}. The relative error is the mean standard error of a map's values over the sd of the map's own values."
+        f"Exponent with which the mean error falls from {ENOUGH} to {numbers[-1]} draws, -0.5 by theory: {', '.join(text)}; these intervals are over pictures alone, for the weights drawn, those of the table count NG's and FG's draws of weights too. The relative error is the mean standard error of a map's values over the sd of the map's own values."
     )
 
 

@@ -45,6 +45,9 @@ SPARSENESS = "gini"
 TRIES = 4
 """Draws that are tried for each that is wanted, where only those count that keep the class."""
 
+CMNIST, CIFAR, PHOTOGRAPHS = SETS = ("cmnist", "cifar10", "photographs")
+"""Sets of pictures, each with its networks."""
+
 PICTURES = 200
 FEWER = 4
 """The default model is much larger than the others: it gets a quarter of the pictures."""
@@ -167,24 +170,24 @@ SENSITIVITY = "max_sensitivity"
 
 
 def settings(given: argparse.Namespace) -> list[Setting]:
-    """The networks that there are."""
-    draws = PAPER if given.full else SMALL
+    """The networks that there are, and are wanted."""
+    draws, wanted = PAPER if given.full else SMALL, given.only or SETS
     found = []
-    for name in given.models:
+    for name in given.models if CMNIST in wanted else ():
         model = network(name)
         found.append(Setting(name, architecture(name), data(given) | {"targets": "predicted"}, given.limit, levels(model, given).ng, draws))
-    if given.only_cmnist:
-        return found
-    cifar = {"dataset": "cifar10", "root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train"}
-    photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0, "targets": "predicted"}
-    resnet20 = sal.load_model("python:models:resnet20")
-    own = {key: value for key, value in cifar.items() if key != "dataset"}
-    sigma = tune("noisegrad", resnet20, sal.load_dataset("cifar10", shuffle=1, **own), limit=2000 if given.full else 200, auc_images=0).choices[0].row.weight_sigma
-    found.append(Setting("python:models:resnet20", "resnet20, CIFAR-10 (training pictures)", cifar | {"shuffle": 0, "targets": "predicted"}, given.limit, sigma, draws))
-    default = sal.load_model()
-    assert isinstance(default, sal.Model)
-    assert default.weight_sigma is not None
-    found.append(Setting("efficientnet-lite0", "efficientnet-lite0, photographs", photographs, max(1, given.limit // FEWER), default.weight_sigma, draws))
+    if CIFAR in wanted:
+        cifar = {"dataset": "cifar10", "root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train"}
+        resnet20 = sal.load_model("python:models:resnet20")
+        own = {key: value for key, value in cifar.items() if key != "dataset"}
+        sigma = tune("noisegrad", resnet20, sal.load_dataset("cifar10", shuffle=1, **own), limit=2000 if given.full else 200, auc_images=0).choices[0].row.weight_sigma
+        found.append(Setting("python:models:resnet20", "resnet20, CIFAR-10 (training pictures)", cifar | {"shuffle": 0, "targets": "predicted"}, given.limit, sigma, draws))
+    if PHOTOGRAPHS in wanted:
+        photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0, "targets": "predicted"}
+        default = sal.load_model()
+        assert isinstance(default, sal.Model)
+        assert default.weight_sigma is not None
+        found.append(Setting("efficientnet-lite0", "efficientnet-lite0, photographs", photographs, max(1, given.limit // FEWER), default.weight_sigma, draws))
     return found
 
 
@@ -305,8 +308,10 @@ def work(given: argparse.Namespace) -> None:
     given.limit = given.limit or PICTURES
     report = Report(given, "What survives of the gains when the network must survive")
     chosen = settings(given)
+    if CMNIST in (given.only or SETS):
+        report.text(f"CMNIST networks: {'; '.join(map(described, given.models))}.")
     report.text(
-        f"CMNIST networks: {'; '.join(map(described, given.models))}. Draws: {(PAPER if given.full else SMALL).single}. Maps are absolute gradients summed over channels, before averaging; the class explained is the predicted one. "
+        f"Sets of pictures: {', '.join(given.only or SETS)}. Draws: {(PAPER if given.full else SMALL).single}. Maps are absolute gradients summed over channels, before averaging; the class explained is the predicted one. "
         f"Robustness: max-sensitivity over 10 changes of at most {RADIUS} in normalised units, common draws, over the norm of the map (the paper's library divides by that of the picture, which rewards sparse maps); sparseness: Gini index. Where the network survives: NG, the smallest weight_sigma at which accuracy drops by 5 % on other pictures "
         f"(the default model: its own); beta, the smallest of {', '.join(f'{beta:g}' for beta in BETAS)} that keeps the class of {KEPT:.0%} of the pictures, these ones. SG has noise {ALPHA} of the range."
     )
@@ -328,7 +333,7 @@ def work(given: argparse.Namespace) -> None:
 def options() -> argparse.ArgumentParser:
     """The script's options."""
     found = add_options(parser("noisegrad_survival", __doc__, 24, "pictures of each network, a quarter for the default model,"), several=True)
-    found.add_argument("--only-cmnist", action="store_true", help="leave out ResNet-20 and the default model")
+    found.add_argument("--only", nargs="+", choices=SETS, help="some of the sets of pictures: CMNIST, ResNet-20's or the default model's, which takes longest (default: all)")
     return found
 
 

@@ -2,13 +2,15 @@
 
 The published table is printed beside ours for the same similarities under four conditions: the same draws with a flip undone
 (common), the same draws with the flip left (as_is), new draws (fresh), and the same picture twice with new draws (floor). What the floor shows is the
-method's own noise: no picture was changed.
+method's own noise: no picture was changed. Pictures whose prediction the perturbation changed are summarised apart: their maps explain another class than
+the network sees.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,13 +19,18 @@ import salience as sal
 from _common import DATA, Claim, Report, beyond, difference, estimated, main, mean_cell, number, parser, photographs, rise, rows, values
 from _pictures import overlaid, picture, sheet
 from salience.core.draws import streams
+from salience.core.metric import Case, Judgement, Metric
+from salience.core.registry import register
 from salience.core.robustness import Variant, compared
 from salience.studies.store import Store
 from salience.studies.study import Study
 from salience.studies.work import RELATIVE_ERROR, model_of, seeds_of
 
 PERTURBATIONS = {"gaussian_noise": "noise, sd 25 of 255", "gaussian_blur": "blur, 5 x 5", "horizontal_flip": "horizontal flip"}
-SIMILARITIES = ("ssim", "cosine", "mse", "pearson", "spearman")
+SIMILARITIES = {"ssim": "SSIM", "cosine": "cosine", "mse": "MSE", "pearson": "Pearson's correlation (the cosine of maps less their means)", "spearman": "rank correlation"}
+RAW = "raw_cosine"
+"""The cosine of maps as they are."""
+
 SMOOTHGRAD = "smoothgrad:samples=20,noise_level=0.2,absolute=true"
 
 PUBLISHED = {
@@ -34,13 +41,42 @@ PUBLISHED = {
     ("horizontal_flip", "SmoothGrad"): (0.2584, 0.8353, 0.0134),
     ("horizontal_flip", "RISE"): (0.4827, 0.9964, 0.1047),
 }
-"""Figure 4: SSIM, cosine, MSE, means over 15 pictures."""
+"""Figure 4: means over 15 pictures."""
+
+PRINTED = {"ssim": 0, "cosine": 1, "mse": 2, RAW: 1}
+"""Where among these numbers each similarity is."""
 
 PUBLISHED_METHODS, OURS, QUARTER = ("SmoothGrad", "RISE"), "RISE, our estimator", "RISE, a quarter of the masks"
 REPORT_MASKS, REPORT_PICTURES, GRID = 2000, 15, 8
 """As RISE's authors have it in their Keras example, which the report seems to have followed."""
 
 VARIANTS: dict[Variant, str] = {"common": "same draws", "fresh": "new draws"}
+
+
+@register("metric", "raw_cosine", higher_is_better=True, category="robustness", needs_explainer=True, cites="the report (000)")
+class RawCosine(Metric):
+    """The cosine of the maps of a picture and of the perturbed picture as they are, where a study's similarities bring both to 0..1 first.
+
+    Cost: one map an image.
+
+    Source: the report on SmoothGrad and RISE (000), figure 4, whose cosine seems to be of such maps. Differs from the source: which does not say so.
+    """
+
+    perturbation: Annotated[Any, sal.Perturbation] = sal.option(sal.GaussianNoise, "what is done to the picture")
+    variant: Variant = sal.option("common", "which two maps are compared")
+
+    def judge(self, case: Case) -> Judgement:
+        """The cosine of the two maps."""
+        explainer, model = case.explainer, case.model
+        assert explainer is not None
+        view = model.using(score=model.named_score(case.score or model.available_score(explainer.score)))
+        pair = compared(explainer, view, case.images, case.targets, case.draws, self.perturbation, self.variant, case.maps)
+        return Judgement(sal.similarity("cosine", *pair.raw))
+
+
+def raw_cosine(perturbation: str, variant: str) -> str:
+    """`RawCosine` as rows have it; the floor knows no perturbation."""
+    return str(RawCosine(sal.Perturbation.from_value(next(iter(PERTURBATIONS)) if variant == "floor" else perturbation), variant))
 
 
 class Results:
@@ -62,18 +98,37 @@ class Results:
         self.gradients, self.masked = gradients, masked
         self.specified = {str(sal.Explainer.from_value(each)) for each in (gradients.manifest or {})["study"]["methods"]}
 
-    def of(self, name: str, metric: str, perturbation: str = "", variant: str = "") -> np.ndarray:
-        """Values (images, seeds)."""
+    def rows_of(self, name: str) -> tuple[Store, str]:
+        """Where a method's rows are, and its specification there."""
         method = str(sal.Explainer.from_value(self.methods[name]))
-        store = self.gradients if method in self.specified else self.masked
-        return values(store, method, metric, perturbation="" if variant == "floor" else perturbation, variant=variant)
+        return self.gradients if method in self.specified else self.masked, method
+
+    def of(self, name: str, metric: str, perturbation: str = "", variant: str = "", *, changed: bool = False) -> np.ndarray:
+        """Values (images, seeds).
+
+        Args:
+            name: Of the method.
+            metric: A metric, a similarity, or `RAW`.
+            perturbation: Which; values of other pictures than those whose prediction it left are NaN.
+            variant: How maps were compared.
+            changed: Of the pictures whose prediction it changed, instead.
+        """
+        if metric == RAW:
+            found = values(*self.rows_of(name), raw_cosine(perturbation, variant))
+        else:
+            found = values(*self.rows_of(name), metric, perturbation="" if variant == "floor" else perturbation, variant=variant)
+        return np.where(self.changed(name, perturbation) == changed, found, np.nan) if perturbation else found
+
+    def changed(self, name: str, perturbation: str) -> np.ndarray:
+        """Whether a perturbation changed the prediction, (images, seeds) of 0 and 1."""
+        return values(*self.rows_of(name), "ssim", perturbation=perturbation, variant="common", column="prediction_changed")
 
 
 def studies(given: argparse.Namespace) -> tuple[Study, Study]:
     """SmoothGrad and the controls in float32, because bfloat16 changes gradients; RISE with a model that remembers."""
     common = {
         "data": photographs(given.photos, given) | {"targets": "predicted"},
-        "metrics": list(SIMILARITIES),
+        "metrics": [*SIMILARITIES, *dict.fromkeys(raw_cosine(each, variant) for each in PERTURBATIONS for variant in variants_of(each))],
         "perturbations": list(PERTURBATIONS),
         "fit": "squash",
     }
@@ -82,6 +137,11 @@ def studies(given: argparse.Namespace) -> tuple[Study, Study]:
     first = Study.model_validate(common | {"name": "SmoothGrad under perturbations", "models": given.model, "methods": [SMOOTHGRAD, "edges", "random"]})
     second = Study.model_validate(common | {"name": "RISE under perturbations", "models": f"python:_remembering:{given.model}@{given.precision}", "methods": risen})
     return first, second
+
+
+def variants_of(perturbation: str) -> tuple[Variant, ...]:
+    """The variants that differ: only of a flip is there anything to undo."""
+    return ("common", "as_is", "fresh", "floor") if perturbation == "horizontal_flip" else ("common", "fresh", "floor")
 
 
 def at_masks(floor: np.ndarray, masks: int, wanted: int) -> np.ndarray:
@@ -107,16 +167,27 @@ def noise_share(floor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
 
 def figure_4(report: Report, found: Results) -> None:
     """The report's table, one similarity at a time."""
-    for place, similarity in enumerate(SIMILARITIES):
-        lines = []
-        for perturbation, shown in PERTURBATIONS.items():
-            for name in (each for each in found.methods if each != QUARTER):
-                published = PUBLISHED.get((perturbation, name))
-                variants = [mean_cell(found.of(name, similarity, perturbation, each)) for each in ("common", "as_is", "fresh", "floor")]
-                if perturbation != "horizontal_flip":
-                    variants[1] = "as common"
-                lines.append([f"{shown}: {name}", "-" if published is None or place > 2 else number(published[place]), *variants])
-        report.table(f"{similarity}, maps brought to 0..1", ["", "published", "common", "as_is", "fresh", "floor"], lines)
+    for similarity, title in SIMILARITIES.items():
+        similarity_table(report, found, similarity, f"{title}, maps brought to 0..1")
+    similarity_table(report, found, RAW, "cosine, maps as they are")
+    report.text(
+        "The report's cosine of RISE, 0.996, is what maps have that lie far from 0 everywhere, whatever they show: compare the cosines of maps as they are with those of maps brought to 0..1. "
+        "Two maps of equal mean square r within 0..1 have an MSE of 2 r (1 - cosine), with that cosine at most 0.007: an MSE of 0.10 is either of other maps than the cosine, or a change of the maps' level "
+        "(of the class's probability), not of their pattern."
+    )
+
+
+def similarity_table(report: Report, found: Results, similarity: str, title: str) -> None:
+    """All methods under all perturbations; pictures whose prediction changed apart, at the right."""
+    lines, place = [], PRINTED.get(similarity)
+    for perturbation, shown in PERTURBATIONS.items():
+        for name in (each for each in found.methods if each != QUARTER):
+            cells = {each: mean_cell(found.of(name, similarity, perturbation, each)) for each in variants_of(perturbation)}
+            apart = [mean_cell(found.of(name, similarity, perturbation, each, changed=True)) for each in VARIANTS]
+            changed, published = found.changed(name, perturbation), PUBLISHED.get((perturbation, name))
+            line = [f"{shown}: {name}", f"{int(np.sum(changed == 0))} and {int(np.sum(changed == 1))}", "-" if published is None or place is None else number(published[place])]
+            lines.append([*line, *(cells.get(each, "as common") for each in ("common", "as_is", "fresh", "floor")), *apart])
+    report.table(title, ["", "pictures and apart", "published", "common", "as_is", "fresh", "floor", *(f"apart: {each}" for each in VARIANTS)], lines)
 
 
 def share_at(masks: int, wanted: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -183,34 +254,26 @@ def claims(found: Results, masks: int) -> list[Claim]:
 
 
 def drawn(report: Report, given: argparse.Namespace, found: Results, study: Study) -> None:
-    """Figures 1 to 3 for the first picture, and cosine and MSE of its maps before they are brought to 0..1."""
+    """Figures 1 to 3 for the first picture."""
     item = study.data.load()[0]
     plain, remembering = (model_of(each, study.device, study.precision, study.chunk) for each in (given.model, study.models[0]))
     image = sal.load_images([item.picture], plain, "squash")
     source = streams([seeds_of(study, item.name, 0)], 1)
     tensor = image.as_subclass(torch.Tensor)
-    changed = {name: sal.Perturbation.from_value(name).apply(tensor, [each.at(1) for each in source]) for name in PERTURBATIONS}
-    shown: list[tuple[str, list]] = [("as the network sees it", [picture(each[0]) for each in (tensor, *changed.values())])]
-    notes, raw = [["", "", "", ""]], []
+    shown: list[tuple[str, list]] = []
+    notes = [["", "", "", ""]]
     for name in ("SmoothGrad", "RISE", OURS):
         model = plain if name == "SmoothGrad" else remembering
         e = sal.explain(found.methods[name], model, image, seed=[seeds_of(study, item.name, 0)])
         for variant, said in VARIANTS.items():
             pairs = [compared(sal.Explainer.from_value(found.methods[name]), model, tensor, e.targets, source, sal.Perturbation.from_value(each), variant, e.maps) for each in PERTURBATIONS]
+            if not shown:
+                shown.append(("as the network sees it", [picture(each[0]) for each in (tensor, *(pair.images for pair in pairs))]))
             shown.append((f"{name}, {said}", [overlaid(pairs[0].clean[0], tensor[0]), *(overlaid(pair.perturbed[0], tensor[0]) for pair in pairs)]))
             ssim = [float(sal.similarity("ssim", pair.clean, pair.perturbed)) for pair in pairs]
             notes.append(["", *(f"SSIM {each:.2f}" for each in ssim)])
-            raw.append([f"{name}, {said}", *(number(float(sal.similarity(how, *pair.raw))) for how in ("cosine", "mse") for pair in pairs)])
     legend = f"Maps of {item.name} ({plain.label(int(e.targets[0]))}), each from its lowest value (0) to its highest (1); the flipped picture's map is flipped back. SSIM is to the map of the picture itself."
     report.picture("figures_1_to_3", sheet(["picture", *PERTURBATIONS.values()], shown, legend, notes), f"Figures 1 to 3: {item.name}, its perturbed versions and their maps")
-    report.table(
-        "Cosine and MSE of that picture's maps as they are, before they are brought to 0..1", ["", *(f"{how}, {each}" for how in ("cosine", "MSE") for each in ("noise", "blur", "flip"))], raw
-    )
-    report.text(
-        "The report's cosine of RISE, 0.996, is what maps have that lie far from 0 everywhere, whatever they show: compare the raw cosines here with those of maps brought to 0..1 above. "
-        "Two maps of equal mean square r within 0..1 have an MSE of 2 r (1 - cosine), with that cosine at most 0.007: an MSE of 0.10 is either of other maps than the cosine, or a change of the maps' level "
-        "(of the class's probability), not of their pattern."
-    )
 
 
 def work(given: argparse.Namespace) -> None:
@@ -222,11 +285,10 @@ def work(given: argparse.Namespace) -> None:
     first, second = studies(given)
     found = Results(rows(first, given.out / "smoothgrad", given), rows(second, given.out / "rise", given), given.masks)
     images = len((found.masked.manifest or {})["images"])
-    changed = found.gradients.query("SELECT perturbation, count(DISTINCT image) FROM results WHERE prediction_changed AND variant = 'common' GROUP BY 1 ORDER BY 1")[1]
     report.text(
         f"Here: {images} pictures from {first.data.options['root']}, {given.model}, {given.masks} masks (RISE in {given.precision}). The report: {REPORT_PICTURES} pictures that are not to be had, VGG16, {REPORT_MASKS} masks. "
-        f"The maps explain the class predicted for the unchanged picture; predictions changed by: {', '.join(f'{name} {count}' for name, count in changed) or 'none'}. Cells: mean over pictures and its 95 % interval. "
-        "SmoothGrad's channels are summed here, where tf-keras-vis takes their largest."
+        "The maps explain the class predicted for the unchanged picture. 'Pictures and apart': how many keep their prediction under the perturbation, and how many do not; the latter are left out of everything but the columns 'apart'. "
+        "Cells: mean over pictures and its 95 % interval. SmoothGrad's channels are summed here, where tf-keras-vis takes their largest."
     )
     figure_4(report, found)
     mask_noise(report, found, given.masks)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, main, mean_cell, number, parser, photographs, plain, required, rise, rows, values
+from _common import DATA, Claim, Report, difference, main, mean_cell, number, paper_masks, parser, photographs, plain, required, rise, rows, values
 from _pictures import curve
 from salience.show.overlay import drawing
 from salience.studies.statistics import per_image
@@ -36,8 +36,8 @@ PUBLISHED = {
 }
 """Deletion and insertion, on ImageNet's validation set."""
 
-FULL = {"torchvision:resnet50": 8000, "torchvision:vgg16": 4000}
-"""The paper's networks and numbers of masks."""
+FULL = ("torchvision:resnet50", "torchvision:vgg16")
+"""The paper's networks."""
 
 
 class Scores:
@@ -157,11 +157,11 @@ def work(given: argparse.Namespace) -> None:
     report = Report(given, "Deletion and insertion of RISE and other methods (paper 003, table 1)")
     if given.full:
         data = {"dataset": "imagenet", "root": str(required(given.imagenet, "--imagenet", "ImageNet's validation set, a folder a class,")), "labels": "imagenet", "shuffle": 0}
-        sizes = FULL if given.model is None else {given.model: given.masks or 8000}
+        sizes = {model: given.masks or paper_masks(model) for model in (FULL if given.model is None else [given.model])}
     else:
         data = photographs(given.photos, given)
         sizes = {given.model or "efficientnet-lite0": given.masks or 200}
-    found = [Scores(given, data | {"targets": "predicted"}, model, given.masks or masks) for model, masks in sizes.items()]
+    found = [Scores(given, data | {"targets": "predicted"}, model, masks) for model, masks in sizes.items()]
     images = len((found[0].stores["rise"].manifest or {})["images"])
     report.text(
         f"Here: {images} pictures from {data['root']}, {', '.join(f'{each.model} with {each.masks} masks' for each in found)}, black-box methods in {given.precision}. The paper: {PICTURES} pictures of ImageNet's validation set, "
@@ -180,7 +180,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--imagenet", type=Path, metavar="DIR", help="with --full: ImageNet's validation set, a folder a class")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:resnet50 and torchvision:vgg16)")
-    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 200; with --full 8000 for ResNet50 and 4000 for VGG16)")
+    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 200; with --full 8000, or 4000 for a network with vgg in its name)")
     return made
 
 

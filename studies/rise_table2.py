@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, main, parser, plain, required, rise, rows, values
+from _common import DATA, Claim, Report, difference, main, paper_masks, parser, plain, required, rise, rows, values
 from _common import table as read
 from _pictures import overlaid, picture, pointed, sheet
 from salience.core.robustness import one_channel
@@ -205,7 +205,7 @@ def settings(given: argparse.Namespace) -> list[Setting]:
         ):
             if model is not None:
                 option = f"--{name[:4].strip().lower()}"
-                made.append(Setting(name, data | {"root": str(required(root, option, f"The folder of {name}"))}, model, given.masks or 8000, "sigmoid"))
+                made.append(Setting(name, data | {"root": str(required(root, option, f"The folder of {name}"))}, model, given.masks or paper_masks(model), "sigmoid"))
         if not made:
             raise sal.InputError("--full needs a network trained on VOC or COCO: name it with --voc-model or --coco-model, for example python:my_networks:vgg16_voc.")
         return made
@@ -243,7 +243,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0)")
     made.add_argument("--voc-model", metavar="NAME", help="with --full: a network of VOC's 20 classes in alphabetical order")
     made.add_argument("--coco-model", metavar="NAME", help="with --full: a network whose class i is COCO's category number i")
-    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 150; with --full 8000)")
+    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 150; with --full 8000, or 4000 for a network with vgg in its name)")
     return made
 
 

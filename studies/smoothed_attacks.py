@@ -17,6 +17,7 @@ import salience as sal
 from _attacks import (
     ALL,
     CIFAR,
+    CLOSE,
     COMBINED,
     DELTA,
     EQUAL,
@@ -27,9 +28,11 @@ from _attacks import (
     Place,
     Subject,
     all_attacks,
+    as_near,
     bars,
     chosen,
     class_kept,
+    compared,
     further_claims,
     further_table,
     measures,
@@ -38,9 +41,10 @@ from _attacks import (
     size_of,
     stronger,
     table,
+    where_kept,
 )
 from _attacks import options as attack_options
-from _common import DATA, Claim, Report, beyond, difference, main, mean_cell, parser, photographs
+from _common import DATA, Claim, Report, main, mean_cell, parser, photographs
 from _smoothed import BETA, BETA_SMOOTHING, GRADIENT, RELATIVE, SMOOTH, UNIFORM, Setting, constants, settings
 
 FULL = 200
@@ -48,9 +52,6 @@ TIMES = 12
 TOGETHER = {"cifar10": 12}
 FEW = 12
 """Photographs on which the default model is tried."""
-
-CLOSE = 0.05
-"""A difference of distances that counts as "very close"."""
 
 ALONE, JOINED = 0.05, 0.03
 """Delta's budget in the authors' attacks on smoothed explanations: alone, and with other threats."""
@@ -109,23 +110,23 @@ def fixed_draws(found: Found, report: Report) -> list[Claim]:
     subject = next(each for each in found.place.subjects if each.title == SMOOTH)
     fresh = found.tables[SMOOTH, DELTA, EQUAL]
     fixed = found.place.figures(subject, dataclasses.replace(found.place.attack(subject, DELTA, EQUAL), fixed=True))
-    own = 1 - fixed["own after"] / fixed["own before"]
-    cells = [
-        ["draws fixed, judged on the draws it saw", mean_cell(fixed["own before"][:, None]), mean_cell(fixed["own after"][:, None]), mean_cell(own[:, None])],
-        ["draws fixed, judged on others", mean_cell(fixed["before"][:, None]), mean_cell(fixed["after"][:, None]), mean_cell(fixed["fall"][:, None])],
-        ["fresh draws in each step, judged on others", mean_cell(fresh["before"][:, None]), mean_cell(fresh["after"][:, None]), mean_cell(fresh["fall"][:, None])],
-    ]
+    own = fixed | {"before": fixed["own before"], "after": fixed["own after"], "fall": 1 - fixed["own after"] / fixed["own before"]}
+    rows = {"draws fixed, judged on the draws it saw": own, "draws fixed, judged on others": fixed, "fresh draws in each step, judged on others": fresh}
+    cells = [[name, *(mean_cell(where_kept(each, what)[:, None]) for what in ("before", "after", "fall")), f"{np.nanmean(each['kept']):.0%}"] for name, each in rows.items()]
     draws = found.place.size.draws
-    report.table(f"{found.place.title}: Smooth Gradient, Delta of {EQUAL:g}, {draws} draws a step", ["", "distance to target before", "after", "fall"], cells)
+    report.table(
+        f"{found.place.title}: Smooth Gradient, Delta of {EQUAL:g}, {draws} draws a step; pictures whose class is kept", ["", "distance to target before", "after", "fall", "class kept"], cells
+    )
     return [
-        difference(
+        compared(
             f"An attack on Smooth Gradient with fixed draws looks better on the draws it saw than on others: its distance falls by a larger share ({found.place.title})",
             "not in the paper",
+            "fall",
             own,
-            fixed["fall"],
+            fixed,
             ">",
         ),
-        difference(f"Fresh draws in each step attack Smooth Gradient better than fixed ones, on draws that neither saw ({found.place.title})", "not in the paper", fresh["after"], fixed["after"], "<"),
+        compared(f"Fresh draws in each step attack Smooth Gradient better than fixed ones, on draws that neither saw ({found.place.title})", "not in the paper", "after", fresh, fixed, "<"),
     ]
 
 
@@ -135,45 +136,33 @@ def claims(found: Found) -> list[Claim]:
     gradient, *smoothed = found.place.subjects
     numbers = "figure 4, no numbers"
     for subject in smoothed:
-        first, second = found.at(subject, DELTA, "after"), found.at(gradient, DELTA, "after")
+        alone = found.cell(subject, DELTA)
         made += [
-            difference(f"{subject.title} resists Delta better than Gradient: a larger distance to the target, the authors' budgets ({title})", numbers, first, second, ">"),
-            difference(
+            compared(f"{subject.title} resists Delta better than Gradient: a larger distance to the target, the authors' budgets ({title})", numbers, "after", alone, found.cell(gradient, DELTA), ">"),
+            compared(
                 f"The same by the share that the distance falls by, equal budgets: {subject.title} less than Gradient ({title})",
                 "not in the paper",
-                found.at(subject, DELTA, "fall", EQUAL),
-                found.at(gradient, DELTA, "fall", EQUAL),
+                "fall",
+                found.cell(subject, DELTA, EQUAL),
+                found.cell(gradient, DELTA, EQUAL),
                 "<",
             ),
         ]
         made += [
-            difference(
-                f"{kind} comes nearer to the target than Delta on {subject.title}, the authors' budgets ({title})", numbers, found.at(subject, kind, "after"), found.at(subject, DELTA, "after"), "<"
-            )
-            for kind in COMBINED
+            compared(f"{kind} comes nearer to the target than Delta on {subject.title}, the authors' budgets ({title})", numbers, "after", found.cell(subject, kind), alone, "<") for kind in COMBINED
         ]
         if subject.title in (BETA_SMOOTHING, RELATIVE):
             measure, name = ("lpips as published", "LPIPS") if "lpips" in measures(found) else ("changed", "1 - SSIM (LPIPS in the paper)")
             made += [
-                difference(
-                    f"{FLOW} changes pictures less visibly than Delta on {subject.title}, the authors' budgets, by {name} ({title})",
-                    numbers,
-                    found.at(subject, FLOW, measure),
-                    found.at(subject, DELTA, measure),
-                    "<",
+                compared(f"{FLOW} changes pictures less visibly than Delta on {subject.title}, the authors' budgets, by {name} ({title})", numbers, measure, found.cell(subject, FLOW), alone, "<"),
+                as_near(
+                    f"{ALL} brings {subject.title} as near to the target as Gradient, within {CLOSE:g} ({title})",
+                    'figure 4, "very close", no numbers',
+                    found.cell(subject, ALL),
+                    found.cell(gradient, ALL),
                 ),
-                _close(f"{ALL} brings {subject.title} as near to the target as Gradient, within {CLOSE:g} ({title})", found.at(subject, ALL, "after"), found.at(gradient, ALL, "after")),
             ]
     return made
-
-
-def _close(statement: str, first: np.ndarray, second: np.ndarray) -> Claim:
-    both = np.isfinite(first) & np.isfinite(second)
-    return (
-        beyond(statement, 'figure 4, "very close", no numbers', lambda a, b: a - b, "<", CLOSE, first[both], second[both])
-        if both.sum() > 1
-        else Claim(statement, "figure 4", "too few pictures keep their class")
-    )
 
 
 def work(given: Namespace) -> None:

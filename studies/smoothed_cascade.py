@@ -1,10 +1,11 @@
 """Smoothed explanations (2022), figures 1 and 2: what is left of a map when the network's parameters become random, layer by layer from the scores down.
 
 The paper: VGG-16, one layer after the other, 1000 pictures of ImageNet. Here: SqueezeNet (like VGG-16 of convolutions and ReLUs alone)
-on photographs and ResNet-20 on CIFAR-10, six steps of about as many layers each. With --full: torchvision's VGG-16, every layer, 1000
-pictures of ImageNet.
+on photographs and ResNet-20 on CIFAR-10, six steps of about as many layers each, and six random networks instead of one. With --full:
+torchvision's VGG-16, every layer, 1000 pictures of ImageNet.
 """
 
+import argparse
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, difference, main, mean_cell, parser, rows, values
+from _common import Claim, Report, difference, main, mean_cell, parser, rows, table, values
 from _panels import Panel, map_panel, photograph, sheet
 from _smoothed import BETA_SMOOTHING, GRADIENT, RELATIVE, SMOOTH, UNIFORM, Setting, constants, only_kept, settings
 from salience.core.draws import streams
@@ -26,9 +27,17 @@ from salience.studies.study import Data, Study
 
 FULL = 1000
 STEPS = 6
+SEEDS = [0, 1, 2, 3, 4, 5]
+"""Random networks: all pictures of a seed are judged on the same one."""
+
 CONTROL = "edges"
 COLOURS = {GRADIENT: "#1b1f24", SMOOTH: "#d1432b", UNIFORM: "#e8a33d", BETA_SMOOTHING: "#2f6fb5", RELATIVE: "#57a8a0"}
 NOTEBOOK = "The authors' notebook has for Gradient on a ResNet-18 for CIFAR-10, from the linear layer down: 0.42, 0.37, 0.29, 0.26, 0.21, 0.19, 0.17, 0.15, 0.12, 0.10, 0.11."
+CERTAINTY = (
+    f"Each picture is judged on the same {len(SEEDS)} random networks. Means are over pictures and networks; intervals count both, the draw of the networks too. p is of Wilcoxon's test over pictures, of each picture's mean over the "
+    "networks, so it speaks of these networks alone; where the interval of a difference holds 0, p is set to 1."
+)
+"""For the results, also of `smoothed_training`."""
 
 
 def steps_of(model: sal.Classifier, full: bool) -> list[list[Part]]:
@@ -38,37 +47,39 @@ def steps_of(model: sal.Classifier, full: bool) -> list[list[Part]]:
     return [[parts[place] for place in step.tolist()] for step in split]
 
 
-def curves(store: Store, method: str, curve: str) -> np.ndarray:
-    """A curve of each picture, (images, points), the pictures in the study's order."""
-    found: dict[str, list[float]] = {name: [] for name in (store.manifest or {})["images"]}
-    for row in store.rows("curves"):  # they come in the order of x
-        if row["method"] == method and row["curve"] == curve:
-            found[row["image"]].append(row["y"])
-    points = max(map(len, found.values()))
-    return np.array([each or [np.nan] * points for each in found.values()])
+def curves(store: Store, model: str, method: str, curve: str) -> np.ndarray:
+    """A curve of each picture and random network, (images, seeds, points), the pictures in the study's order; NaN where there is none."""
+    manifest = store.manifest or {}
+    images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
+    found: dict[tuple, list[float]] = {}
+    for row in table(store, "curves"):  # they come in the order of x
+        if (row["model"], row["method"], row["curve"]) == (model, method, curve):
+            found.setdefault((row["image"], row["seed"]), []).append(row["y"])
+    none = [np.nan] * max(map(len, found.values()))
+    return np.array([[found.get((image, seed), none) for seed in seeds] for image in images])
 
 
 def measured(setting: Setting, given: Namespace) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray], str]:
-    """By method: mean similarity (images, seeds), the curves (images, points), the noise floors (images, points); and who keeps its class."""
+    """By method: mean similarity (images, seeds), the curves (images, seeds, points), the noise floors (likewise); and who keeps its class."""
     methods = setting.methods(absolute=True, same_sd=False) | {CONTROL: CONTROL}
     metric = str(sal.ParameterRandomisation(steps=None if given.full else STEPS))
-    study = Study(name="smoothed_cascade", models=[setting.model], data=Data(**setting.data, targets="labels"), methods=list(methods.values()), metrics=[metric])
+    study = Study(name="smoothed_cascade", models=[setting.model], data=Data(**setting.data, targets="labels"), methods=list(methods.values()), metrics=[metric], seeds=SEEDS)
     store = rows(study, given.out / setting.folder, setting.given(given))
     named = list(zip(methods, study.methods, strict=True))
     found, kept = only_kept(setting, {title: values(store, method, study.metrics[0]) for title, method in named}, given, absolute=True)
-    similar, floors = ({title: curves(store, method, curve) for title, method in named} for curve in ("similarity", "noise floor"))
+    similar, floors = ({title: curves(store, setting.model, method, curve) for title, method in named} for curve in ("similarity", "noise floor"))
     lost = {title: np.isnan(each).all(1) for title, each in found.items()}
-    return found, {title: np.where(lost[title][:, None], np.nan, each) for title, each in similar.items()}, floors, kept
+    return found, {title: np.where(lost[title][:, None, None], np.nan, each) for title, each in similar.items()}, floors, kept
 
 
 def drawn_curves(places: list[Setting], found: dict[str, dict[str, np.ndarray]], names: dict[str, list[str]]) -> Figure:
-    """Figure 2: the similarity after each step, its mean and sd over pictures."""
+    """Figure 2: the similarity after each step, its mean over networks, then mean and sd over pictures."""
     with drawing():
         figure = Figure(figsize=(6.2 * len(places), 4.6), dpi=100)
         for place, setting in enumerate(places):
             axes = figure.add_subplot(1, len(places), place + 1)
             for title, colour in COLOURS.items():
-                each = found[setting.title][title]
+                each = found[setting.title][title].mean(1)
                 each = each[np.isfinite(each).all(1)]
                 if len(each):
                     mean, spread, at = each.mean(0), each.std(0), np.arange(each.shape[1])
@@ -81,7 +92,12 @@ def drawn_curves(places: list[Setting], found: dict[str, dict[str, np.ndarray]],
             axes.set_ylabel("rank correlation of |map| with the original", size=8)
             axes.legend(fontsize=7, frameon=False, loc="upper right")
         figure.tight_layout(rect=(0, 0.05, 1, 1))
-        figure.text(0.01, 0.015, "Lines: means over pictures; bands: one standard deviation. The lower, the more the map depends on what the network has learned.", size=8)
+        figure.text(
+            0.01,
+            0.015,
+            f"Lines: means over pictures and {len(SEEDS)} random networks; bands: one standard deviation over pictures. The lower, the more the map depends on what the network has learned.",
+            size=8,
+        )
     return figure
 
 
@@ -119,8 +135,17 @@ def claims(title: str, found: dict[str, np.ndarray], similar: dict[str, np.ndarr
     made = []
     for method in (SMOOTH, UNIFORM, BETA_SMOOTHING, RELATIVE):
         made += [
-            difference(f"{method} is less sensitive to the parameters than Gradient: a higher mean correlation ({title})", "figure 2, no numbers", found[method], found[GRADIENT], ">"),
-            difference(f"{method} keeps a higher correlation than Gradient after the top layers alone ({title})", "figure 2, no numbers", similar[method][:, 1], similar[GRADIENT][:, 1], ">"),
+            difference(
+                f"{method} is less sensitive to the parameters than Gradient: a higher mean correlation ({title})", "figure 2, no numbers", found[method], found[GRADIENT], ">", shared_seeds=True
+            ),
+            difference(
+                f"{method} keeps a higher correlation than Gradient after the top layers alone ({title})",
+                "figure 2, no numbers",
+                similar[method][..., 1],
+                similar[GRADIENT][..., 1],
+                ">",
+                shared_seeds=True,
+            ),
         ]
     return made
 
@@ -128,29 +153,37 @@ def claims(title: str, found: dict[str, np.ndarray], similar: dict[str, np.ndarr
 def work(given: Namespace) -> None:
     """Run, draw, tabulate, judge."""
     given.limit = given.limit or (FULL if given.full else None)
-    places = settings(given, rectified=False)
+    if given.rectified and given.full:
+        raise sal.InputError("--rectified is about SqueezeNet, which --full does not have: leave one of them out.")
+    if given.rectified:
+        given.out /= "rectified"
+    places = settings(given, rectified=given.rectified)
     report = Report(given, "Smoothed explanations, figures 1 and 2: parameters made random from the scores down")
     report.text(constants(places))
+    scores = (
+        f"SqueezeNet is {'with' if given.rectified else 'without'} the ReLU after its scores: with it a class whose score is 0 everywhere has no gradient at all, as is often so when layers are random. "
+        "To leave it out was decided after a first run with it, which --rectified makes again."
+    )
     report.text(
         "Spearman's rank correlation of |map| with the original network's, channels summed (the paper ranks the values of all channels), the labelled class explained throughout. Weights and biases become "
-        "Xavier's uniform numbers, shortcuts too; batch norms as at the start of training. All maps of a method have the same noise. The noise floor is the similarity of two maps of the trained network with different noise. SqueezeNet is without the ReLU after its scores: with it a "
-        "quarter of the random networks' gradients are zero everywhere. This was decided after a first run with that ReLU, and it turns the order round: with it, over the first 6 pictures, the mean correlations "
-        "were Gradient 0.198, Smooth Gradient 0.135, Uniform Gradient 0.209, beta-smoothing 0.287, none of the differences decided."
+        "Xavier's uniform numbers, shortcuts too; batch norms as at the start of training. All maps of a method have the same noise. The noise floor is the similarity of two maps of the trained network with different noise."
+        + ("" if given.full else f" {scores}")
     )
+    report.text(CERTAINTY)
     found, similar, names = {}, {}, {}
     for each in places:
         found[each.title], similar[each.title], floors, kept = measured(each, given)
         names[each.title] = ["trained", *(step[-1].name for step in steps_of(sal.load_model(each.model), given.full))]
         report.text(kept)
-        empty = {title: float((each[:, 1:] == 0).mean()) for title, each in similar[each.title].items()}
+        empty = {title: (curve[..., 1:] == 0).sum() / max(np.isfinite(curve[..., 1:]).sum(), 1) for title, curve in similar[each.title].items()}
         report.text(f"Constant maps, which count as 0: {', '.join(f'{title} {share:.1%}' for title, share in empty.items())} of the maps of random networks.")
-        last = similar[each.title][GRADIENT].shape[1] - 1
+        last = similar[each.title][GRADIENT].shape[2] - 1
         columns = ["method", f"top layers (to {names[each.title][1]})", f"half (to {names[each.title][last // 2]})", "all layers", "mean over steps", "noise floor"]
         cells = [
-            [title, *(mean_cell(curve[:, [point]]) for point in (1, last // 2, last)), mean_cell(found[each.title][title]), mean_cell(floors[title][:, :1])]
+            [title, *(mean_cell(curve[..., point], shared_seeds=True) for point in (1, last // 2, last)), mean_cell(found[each.title][title], shared_seeds=True), mean_cell(floors[title][..., 0])]
             for title, curve in similar[each.title].items()
         ]
-        report.table(f"{each.title}: rank correlation, mean and 95 % interval over {len(found[each.title][GRADIENT])} pictures", columns, cells)
+        report.table(f"{each.title}: rank correlation, mean and 95 % interval over {len(found[each.title][GRADIENT])} pictures and {len(SEEDS)} random networks", columns, cells)
     report.text(f"The paper prints no numbers for these curves. {NOTEBOOK} The control {CONTROL} ignores the network.")
     report.picture("curves", drawn_curves(places, similar, names), "Rank correlation with the original map while layers become random (the paper's figure 2)")
     report.picture("pictures", pictures(places[0], given, names[places[0].title]), "Maps while layers become random (the paper's figure 1)")
@@ -162,5 +195,12 @@ def work(given: Namespace) -> None:
     report.done()
 
 
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    made = parser("smoothed_cascade", __doc__, 10, "photographs (5 times as many from CIFAR-10)")
+    made.add_argument("--rectified", action="store_true", help="SqueezeNet with the ReLU after its scores; results go to the folder rectified in that of --out")
+    return made
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("smoothed_cascade", __doc__, 16, "photographs (5 times as many from CIFAR-10)"), work))
+    sys.exit(main(options(), work))

@@ -7,6 +7,7 @@ them only). With --full: torchvision's VGG-16 on COCO's
 val2017, exactly two objects.
 """
 
+import argparse
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -177,5 +178,10 @@ def work(given: Namespace) -> None:
     report.done()
 
 
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return parser("smoothed_class_sensitivity", __doc__, 40)
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("smoothed_class_sensitivity", __doc__, 40), work))
+    sys.exit(main(options(), work))

@@ -4,6 +4,7 @@ The paper: VGG-16, 1000 pictures of ImageNet. Here: SqueezeNet (like VGG-16 of c
 on photographs, ResNet-20 on CIFAR-10. With --full: torchvision's VGG-16 on 1000 pictures of ImageNet.
 """
 
+import argparse
 import sys
 from argparse import Namespace
 
@@ -67,5 +68,10 @@ def work(given: Namespace) -> None:
     report.done()
 
 
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return parser("smoothed_gini", __doc__, 40, "photographs (5 times as many from CIFAR-10)")
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("smoothed_gini", __doc__, 40, "photographs (5 times as many from CIFAR-10)"), work))
+    sys.exit(main(options(), work))

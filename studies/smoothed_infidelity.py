@@ -5,6 +5,7 @@ the same sizes) and ResNet-20 on CIFAR-10 (squares of 15, as the paper's script)
 With --full: torchvision's VGG-16, 100 pictures of ImageNet, every square (75,000 forward passes a picture, method and variant).
 """
 
+import argparse
 import sys
 from argparse import Namespace
 
@@ -71,5 +72,10 @@ def work(given: Namespace) -> None:
     report.done()
 
 
+def options() -> argparse.ArgumentParser:
+    """The options."""
+    return parser("smoothed_infidelity", __doc__, 12, "photographs (5 times as many from CIFAR-10)")
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("smoothed_infidelity", __doc__, 12, "photographs (5 times as many from CIFAR-10)"), work))
+    sys.exit(main(options(), work))

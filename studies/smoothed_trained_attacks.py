@@ -13,6 +13,7 @@ from argparse import Namespace
 from _attacks import (
     ALL,
     CIFAR,
+    CLOSE,
     COMBINED,
     DELTA,
     EQUAL,
@@ -21,8 +22,10 @@ from _attacks import (
     Place,
     Subject,
     all_attacks,
+    as_near,
     bars,
     chosen,
+    compared,
     further_claims,
     further_table,
     measures,
@@ -33,15 +36,13 @@ from _attacks import (
     table,
 )
 from _attacks import options as attack_options
-from _common import Claim, Report, beyond, difference, main, parser
+from _common import Claim, Report, main, parser
 from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures
 from _trained import options as network_options
 
 FULL = 1024
 TOGETHER = 32
 NUMBERS = "figure 7, no numbers"
-CLOSE = 0.05
-"""A difference of distances that counts as "similar"."""
 
 HARD = ((0.05, EQUAL, EQUAL), (2e-4, 1.5e-4, 1e-4))
 """The authors' budgets of Delta and rates for adversarially trained networks."""
@@ -61,15 +62,17 @@ def claims(found: Found) -> list[Claim]:
     title, made = found.place.title, []
     standard, *others = found.place.subjects
     for subject in others:
-        first, second = (found.at(each, DELTA, "after") for each in (subject, standard))
-        said = NUMBERS if subject.title in (CURE, ADVERSARIAL) else "not in the paper"
+        alone, said = found.cell(subject, DELTA), NUMBERS if subject.title in (CURE, ADVERSARIAL) else "not in the paper"
         made += [
-            difference(f"{subject.title} resists Delta better than standard training: a larger distance to the target, the authors' budgets ({title})", said, first, second, ">"),
-            difference(
+            compared(
+                f"{subject.title} resists Delta better than standard training: a larger distance to the target, the authors' budgets ({title})", said, "after", alone, found.cell(standard, DELTA), ">"
+            ),
+            compared(
                 f"The same by the share that the distance falls by, equal budgets: {subject.title} less than standard ({title})",
                 "not in the paper",
-                found.at(subject, DELTA, "fall", EQUAL),
-                found.at(standard, DELTA, "fall", EQUAL),
+                "fall",
+                found.cell(subject, DELTA, EQUAL),
+                found.cell(standard, DELTA, EQUAL),
                 "<",
             ),
         ]
@@ -77,34 +80,15 @@ def claims(found: Found) -> list[Claim]:
             measure, name = ("lpips as published", "LPIPS") if "lpips" in measures(found) else ("changed", "1 - SSIM (LPIPS in the paper)")
             for kind in COMBINED:
                 made += [
-                    beyond(
-                        f"On CURE {kind} comes as near to the target as Delta, within {CLOSE:g}, the authors' budgets ({title})",
-                        NUMBERS,
-                        lambda a, b: a - b,
-                        "<",
-                        CLOSE,
-                        found.at(subject, kind, "after"),
-                        found.at(subject, DELTA, "after"),
-                    ),
-                    difference(
-                        f"On CURE {kind} changes pictures less visibly than Delta, the authors' budgets, by {name} ({title})",
-                        NUMBERS,
-                        found.at(subject, kind, measure),
-                        found.at(subject, DELTA, measure),
-                        "<",
-                    ),
+                    as_near(f"On CURE {kind} comes as near to the target as Delta, within {CLOSE:g}, the authors' budgets ({title})", NUMBERS, found.cell(subject, kind), alone),
+                    compared(f"On CURE {kind} changes pictures less visibly than Delta, the authors' budgets, by {name} ({title})", NUMBERS, measure, found.cell(subject, kind), alone, "<"),
                 ]
         else:
             made += [
-                difference(
-                    f"{subject.title}: {kind} comes nearer to the target than Delta, the authors' budgets ({title})", said, found.at(subject, kind, "after"), found.at(subject, DELTA, "after"), "<"
-                )
-                for kind in COMBINED
+                compared(f"{subject.title}: {kind} comes nearer to the target than Delta, the authors' budgets ({title})", said, "after", found.cell(subject, kind), alone, "<") for kind in COMBINED
             ]
             made.append(
-                difference(
-                    f"{subject.title}: even {ALL} does not come as near as on the network of standard training ({title})", said, found.at(subject, ALL, "after"), found.at(standard, ALL, "after"), ">"
-                )
+                compared(f"{subject.title}: even {ALL} does not come as near as on the network of standard training ({title})", said, "after", found.cell(subject, ALL), found.cell(standard, ALL), ">")
             )
     return made
 

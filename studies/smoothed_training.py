@@ -2,7 +2,7 @@
 
 Rank correlation while parameters become random (figure 6), Gini index (table 4) and infidelity (table 5). The paper: ResNet-18, 1000
 pictures of CIFAR-10. Here: the three networks for CIFAR-10 that come with salience, if they are there, and four ResNet-32 of the authors of
-ReColorAdv. With --full: 1000 pictures, every layer, every square of 15 pixels; --networks names networks of the paper's size.
+ReColorAdv, and six random networks instead of one. With --full: 1000 pictures, every layer, every square of 15 pixels; --networks names networks of the paper's size.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, beyond, difference, main, mean_cell, parser, rows, table, values
+from _common import Claim, Report, beyond, difference, main, mean_cell, parser, rows, values
 from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures
 from _trained import options as network_options
 from salience.show.overlay import drawing
 from salience.studies.store import Store
 from salience.studies.study import Data, Study
-from smoothed_cascade import steps_of
+from smoothed_cascade import CERTAINTY, SEEDS, curves, steps_of
 from smoothed_gini import cell
 
 GRADIENT, CONTROL = "gradient", "random"
@@ -44,8 +44,8 @@ class Found:
         gini: (images, seeds).
         infidelity: By variant, then training.
         relative: The same over that of a random map.
-        similarity: Mean rank correlation over the steps.
-        curves: (images, points).
+        similarity: Mean rank correlation over the steps, (images, random networks).
+        curves: (images, random networks, points).
         right: Share of the pictures that the network classifies rightly.
     """
 
@@ -57,23 +57,15 @@ class Found:
     right: dict[str, float]
 
 
-def curves(store: Store, model: str) -> np.ndarray:
-    """Rank correlations of a network's gradients with the original after each step, (images, points)."""
-    found: dict[str, list[float]] = {name: [] for name in (store.manifest or {})["images"]}
-    for row in table(store, "curves"):  # they come in the order of x
-        if row["model"] == model and row["method"] == GRADIENT and row["curve"] == "similarity":
-            found[row["image"]].append(row["y"])
-    points = max(map(len, found.values()))
-    return np.array([each or [np.nan] * points for each in found.values()])
-
-
 def measured(each: Networks, given: Namespace) -> Found:
-    """All three measures of all networks of a set."""
+    """All three measures of all networks of a set; random networks alone have several seeds."""
+    models, data = list(each.models.values()), Data(**pictures(), targets="labels")
     metrics = ["gini", *(str(sal.Infidelity(sides=(SIDE,), samples=None if given.full else SQUARES, multiply=multiply)) for multiply in (False, True))]
-    metrics.append(str(sal.ParameterRandomisation(steps=None if given.full else STEPS)))
-    study = Study(name="smoothed_training", models=list(each.models.values()), data=Data(**pictures(), targets="labels"), methods=[GRADIENT, CONTROL], metrics=metrics)
-    store = rows(study, given.out / each.folder, given)
-    gini, summed, multiplied, similarity = study.metrics
+    study = Study(name="smoothed_training", models=models, data=data, methods=[GRADIENT, CONTROL], metrics=metrics)
+    randomised = [str(sal.ParameterRandomisation(steps=None if given.full else STEPS))]
+    cascade = Study(name="smoothed_training, figure 6", models=models, data=data, methods=[GRADIENT], metrics=randomised, seeds=SEEDS)
+    store, cascades = rows(study, given.out / each.folder, given), rows(cascade, given.out / f"{each.folder}-cascade", given)
+    gini, summed, multiplied = study.metrics
 
     def of(metric: str, method: str = GRADIENT) -> dict[str, np.ndarray]:
         return {title: values(store, method, metric, model=name) for title, name in each.models.items()}
@@ -82,7 +74,12 @@ def measured(each: Networks, given: Namespace) -> Found:
     chance = {SUMMED: of(summed, CONTROL), MULTIPLIED: of(multiplied, CONTROL)}
     relative = {variant: {title: infidelity[variant][title] / chance[variant][title] for title in each.models} for variant in infidelity}
     return Found(
-        of(gini), infidelity, relative, of(similarity), {title: curves(store, name) for title, name in each.models.items()}, {title: right(name, store) for title, name in each.models.items()}
+        of(gini),
+        infidelity,
+        relative,
+        {title: values(cascades, GRADIENT, cascade.metrics[0], model=name) for title, name in each.models.items()},
+        {title: curves(cascades, name, GRADIENT, "similarity") for title, name in each.models.items()},
+        {title: right(name, store) for title, name in each.models.items()},
     )
 
 
@@ -96,12 +93,13 @@ def right(name: str, store: Store) -> float:
 
 
 def drawn_curves(each: Networks, found: Found, names: list[str]) -> Figure:
-    """Figure 6: mean and sd over pictures."""
+    """Figure 6: mean over networks, then mean and sd over pictures."""
     with drawing():
         figure = Figure(figsize=(7.5, 4.6), dpi=100)
         axes = figure.add_subplot()
         for (title, curve), colour in zip(found.curves.items(), COLOURS, strict=False):
-            mean, spread, at = np.nanmean(curve, 0), np.nanstd(curve, 0), np.arange(curve.shape[1])
+            each_picture = curve.mean(1)
+            mean, spread, at = np.nanmean(each_picture, 0), np.nanstd(each_picture, 0), np.arange(curve.shape[2])
             axes.plot(at, mean, color=colour, marker="o", markersize=3, label=title)
             axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", size=7)
@@ -112,7 +110,9 @@ def drawn_curves(each: Networks, found: Found, names: list[str]) -> Figure:
         axes.set_ylabel("rank correlation of |gradient| with the original", size=8)
         axes.legend(fontsize=8, frameon=False)
         figure.tight_layout(rect=(0, 0.05, 1, 1))
-        figure.text(0.01, 0.015, "Lines: means over pictures; bands: one standard deviation. The lower, the more the map depends on what was learned.", size=8)
+        figure.text(
+            0.01, 0.015, f"Lines: means over pictures and {len(SEEDS)} random networks; bands: one standard deviation over pictures. The lower, the more the map depends on what was learned.", size=8
+        )
     return figure
 
 
@@ -141,6 +141,7 @@ def claims(title: str, found: Found) -> list[Claim]:
             found.similarity[ADVERSARIAL],
             found.similarity[STANDARD],
             ">",
+            shared_seeds=True,
         )
     )
     return made
@@ -162,12 +163,13 @@ def work(given: Namespace) -> None:
         f"Gradients of the labelled class, absolute values for figure 6 and the Gini index, signed for infidelity. {LOSSY} Squares of {SIDE} pixels become the mean colour, {'every one' if given.full else f'{SQUARES} drawn at random'}. "
         f"The paper's networks are ResNet-18. {missing}".strip()
     )
+    report.text(f"Figure 6: {CERTAINTY}")
     every: list[Claim] = []
     for each in sets:
         found = measured(each, given)
         count = len(found.gini[STANDARD])
         report.text(f"{each.title}: {each.note}")
-        cells = [[title, f"{found.right[title]:.0%}", GINI.get(title, ""), cell(found.gini[title]), mean_cell(found.similarity[title])] for title in each.models]
+        cells = [[title, f"{found.right[title]:.0%}", GINI.get(title, ""), cell(found.gini[title]), mean_cell(found.similarity[title], shared_seeds=True)] for title in each.models]
         columns = ["training", "right on these pictures", "Gini index, paper", "Gini index, mean ± sd and 95 % interval", "mean rank correlation under random parameters"]
         report.table(f"{each.title}, {count} pictures: sparseness (table 4) and sensitivity to the parameters (figure 6, no numbers printed)", columns, cells)
         cells = [

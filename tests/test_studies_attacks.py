@@ -53,11 +53,12 @@ def place(script, data, tmp_path):
 
 
 def found_of(script, tables, count=8):
-    """Attacks with numbers made up: what is not given is 0.5."""
+    """Attacks with numbers made up: what is not given is 0.5, and every class is kept."""
     attacks = script("_attacks")
     subjects = [attacks.Subject(title, NET, "gradient", (0.05, 0.03, 0.03), (1e-3,) * 3) for title in dict.fromkeys(title for title, *_ in tables)]
     pictures = attacks.Pictures([str(number) for number in range(count + 1)], torch.zeros(count + 1, 3, 8, 8), torch.zeros(count + 1, dtype=torch.long))
-    usual = {name: np.full(count, 0.5) for name in ("before", "after", "random", "fall", "random fall", "kept", "probability", "changed")} | {
+    usual = {name: np.full(count, 0.5) for name in ("before", "after", "random", "fall", "random fall", "probability", "changed")} | {
+        "kept": np.ones(count),
         "lpips": np.full(count, np.nan),
         "lpips as published": np.full(count, np.nan),
     }
@@ -103,6 +104,52 @@ def test_what_was_attacked_once_is_read_and_is_what_the_attack_says(place, scrip
         place.figures(place.subjects[0], dataclasses.replace(attack, steps=3))
 
 
+@pytest.mark.parametrize("change", ["pictures", "the picture aimed at", "labels", "preprocessing", "code", "format"])
+def test_what_was_kept_is_not_read_when_something_else_would_come_out(place, script, monkeypatch, change):
+    """The names of the pictures, the weights and the attack stay the same."""
+    attacks, subject = script("_attacks"), place.subjects[0]
+    attack = place.attack(subject, attacks.DELTA, 0.03)
+    place.figures(subject, attack)
+    images, labels = place.pictures.images.clone(), place.pictures.labels.clone()
+    if change == "pictures":
+        images[0] = images[0].flip(2)
+    if change == "the picture aimed at":
+        images[3] = images[3].flip(2)
+    if change == "labels":
+        labels[3] = (labels[3] + 1) % 5
+    if change == "preprocessing":
+        network = sal.load_model(NET)
+        network.mean += 0.01
+        monkeypatch.setattr(attacks, "_network", lambda name: network)
+    if change == "code":
+        monkeypatch.setattr(attacks, "sources", lambda package: "those of a later version")
+    if change == "format":
+        monkeypatch.setattr(attacks, "FORMAT", attacks.FORMAT + 1)
+    other = dataclasses.replace(place, pictures=attacks.Pictures(place.pictures.names, images, labels))
+    monkeypatch.setattr(sal.Attack, "run", lambda *_, **__: pytest.fail("computed again"))
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        other.figures(subject, attack)
+
+
+def test_every_source_that_an_attack_is_computed_by_counts(script, tmp_path):
+    attacks = script("_attacks")
+    package = Path(sal.__file__).parent
+    texts = [file.read_text() for folder in attacks.CODE for file in (package / folder).rglob("*.py")]
+    assert {name for text in texts for name in re.findall(r"^\s*from salience\.(\w+)", text, re.MULTILINE)} - {"show"} == set(attacks.CODE)  # which only draws
+    for folder in attacks.CODE:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "code.py").write_text("a = 1\n")
+    found = {attacks.sources(tmp_path)}
+    for folder in attacks.CODE:
+        (tmp_path / folder / "code.py").write_text("a = 2\n")
+        found.add(attacks.sources(tmp_path))
+    (tmp_path / "attacks" / "code.py").rename(tmp_path / "attacks" / "other.py")
+    found.add(attacks.sources(tmp_path))
+    assert len(found) == len(attacks.CODE) + 2
+    (tmp_path / "README").write_text("not code")
+    assert attacks.sources(tmp_path) in found
+
+
 def test_an_attack_with_fixed_draws_is_also_judged_on_those(place, script):
     attacks, images, labels = script("_attacks"), place.pictures.images, place.pictures.labels
     fixed = dataclasses.replace(place.attack(place.subjects[1], attacks.DELTA, 0.05), fixed=True)
@@ -141,6 +188,38 @@ def test_nearer_at_the_same_change_is_not_nearer_at_the_same_budget(script):
     assert attacks.measures(found) == {"changed": "SSIM"}
 
 
+def test_attacks_are_compared_on_the_pictures_whose_class_both_keep(script):
+    """Where an attack changes the class it seems to reach far: those pictures would turn every comparison round."""
+    attacks = script("_attacks")
+    noise, lost = np.linspace(-0.01, 0.01, 12), np.arange(12) < 3
+    first = {"after": np.where(lost, 0.9, 0.1) + noise, "kept": np.ones(12)}
+    second = {"after": np.where(lost, 0.0, 0.2) + noise, "kept": 1.0 - lost}
+    claim = attacks.compared("nearer", "none", "after", first, second, "<")
+    assert claim.agrees
+    assert re.match(r"difference -0\.1000 .*, 9 images, .*; left out, as an attack changes their class: 3 of 12 pictures$", claim.ours)
+    claim = attacks.as_near("as near", "none", second, first)
+    assert claim.ours.startswith("0.1000 ")
+    assert ", 9 images, bootstrap; left out, " in claim.ours
+    gone = attacks.as_near("as near", "none", second | {"kept": np.zeros(12)}, first)
+    assert (gone.ours, gone.agrees) == ("too few pictures keep their class; left out, as an attack changes their class: 12 of 12 pictures", None)
+
+    tables = {("A", attacks.DELTA, budget): {"after": np.full(8, after), "changed": np.full(8, change)} for budget, after, change in ((0.03, 0.3, 0.1), (0.05, 0.2, 0.2), (0.1, 0.1, 0.4))}
+    tables |= {("A", kind, 0.03): {"after": np.full(8, 0.2), "changed": np.full(8, 0.3)} for kind in attacks.COMBINED}
+    kept = {"combined": (("A", attacks.FLOW, 0.03), 0), "same budget": (("A", attacks.DELTA, 0.03), 1), "next on the line": (("A", attacks.DELTA, 0.1), 2)}
+    for cell, place in kept.values():
+        tables[cell] |= {"kept": 1.0 - (np.arange(8) == place)}
+    found = found_of(script, tables)
+    subject = found.place.subjects[0]
+    assert np.isnan(found.same_budget(subject, attacks.FLOW)).nonzero()[0].tolist() == [0, 1]
+    assert np.isnan(found.same_change(subject, attacks.FLOW)).nonzero()[0].tolist() == [0, 2]
+    assert np.isnan(found.same_change(subject, attacks.ALL)).nonzero()[0].tolist() == [2]
+    ends = [claim.ours.partition("; ")[2] for claim in attacks.further_claims(found)]
+    assert ends == [f"{count} of 8 pairs of a picture and a row count" for count in (6, 6, 7, 7)]
+    for cell in tables:
+        tables[cell] |= {"kept": np.zeros(8)}
+    assert attacks.reach(found_of(script, tables)).axes[0].get_title(loc="left") == "A (0 pictures)"
+
+
 def test_claims_of_figure_4_follow_the_numbers(script):
     module, attacks = script("smoothed_attacks"), script("_attacks")
     noise = np.linspace(-0.01, 0.01, 12)
@@ -152,6 +231,7 @@ def test_claims_of_figure_4_follow_the_numbers(script):
     gradient = dataclasses.replace(found.place.subjects[0], budgets=(0.03,) * 3)
     found = dataclasses.replace(found, place=dataclasses.replace(found.place, subjects=[gradient, *found.place.subjects[1:]]))
     agrees = [(claim.statement.split(" (made")[0], claim.agrees) for claim in module.claims(found)]
+    assert all(claim.ours.endswith("; left out, as an attack changes their class: 0 of 12 pictures") for claim in module.claims(found))
     assert [each for each in agrees if not each[1]] == [("Delta+StAdv changes pictures less visibly than Delta on beta-smoothing, the authors' budgets, by 1 - SSIM (LPIPS in the paper)", False)]
     assert len(agrees) == 2 * 4 + 2
 
@@ -226,7 +306,7 @@ def test_claims_of_figure_7_follow_the_numbers(script):
     found = found_of(script, tables, 12)
     subjects = [dataclasses.replace(subject, budgets=module.AUTHORS.get(subject.title, module.HARD)[0]) for subject in found.place.subjects]
     claims = module.claims(dataclasses.replace(found, place=dataclasses.replace(found.place, subjects=subjects)))
-    assert all(claim.agrees for claim in claims)
+    assert all(claim.agrees and claim.ours.endswith("; left out, as an attack changes their class: 0 of 12 pictures") for claim in claims)
     assert len(claims) == 2 * 2 + 4 + 3
     turned = {key: each | {"after": 1 - each["after"], "fall": -each["fall"], "changed": -each["changed"]} for key, each in tables.items()}
     found = found_of(script, turned, 12)

@@ -1,24 +1,22 @@
 """The studies of NoiseGrad: their pure parts on numbers known in closed form, and each script once on a tiny network and made digits."""
 
-import importlib
 import re
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from study_scripts import loaded, mean, objects, run, table
 
 import salience as sal
-from salience.core import registry
 from salience.core.draws import streams
 from salience.core.metric import UndefinedError
 from salience.perturb.weights import WeightNoise
+from salience.studies.statistics import bootstrap_interval
+from salience.studies.store import Store
 from salience.studies.tuning import tune
 
-STUDIES = Path(__file__).parents[1] / "studies"
 FACTORIES = '''
 import torch
 from torch import nn
@@ -45,20 +43,9 @@ def script(monkeypatch, tmp_path):
     """A file of the folder of studies as a module; what it registers is gone afterwards."""
     (tmp_path / "studies_nets.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.syspath_prepend(str(STUDIES))
     monkeypatch.delitem(sys.modules, "studies_nets", raising=False)
 
-    def load(name):
-        module = importlib.import_module(name)
-        shared = importlib.import_module("_noisegrad")
-        for found in (shared.Magnitude, shared.QuantusSensitivity, getattr(module, "KeptNoiseGrad", None)):
-            if found is not None:
-                kind, own = registry._names[found]
-                registry._entries[kind].pop(own, None)
-                monkeypatch.setitem(registry._entries[kind], own, registry.Entry(own, found, {"needs_explainer": kind == "metric"}))
-        return module
-
-    return load
+    return lambda name: loaded(name, monkeypatch)
 
 
 @pytest.fixture
@@ -93,20 +80,6 @@ def small(script, monkeypatch):
         return module
 
     return load
-
-
-def run(module, capfd, *arguments):
-    """What a script prints, which is what it writes."""
-    assert module.main(module.options(), module.work, [str(each) for each in arguments]) == 0
-    printed = capfd.readouterr().out
-    out = Path(arguments[arguments.index("--out") + 1])
-    written = (out / "results.md").read_text()
-    for line in written.splitlines():
-        assert line in printed
-    for picture in re.findall(r"\]\((.*\.png)\)", written):
-        with Image.open(out / picture) as drawn:
-            assert np.asarray(drawn.convert("L")).std() > 10, f"{picture} is blank"
-    return written
 
 
 # --- what they share --------------------------------------------------------------------------------------------------------------------------
@@ -225,6 +198,16 @@ def test_no_draw_that_keeps_the_class_is_undefined(script):
         sal.explain("kept_noisegrad:weight_samples=1,weight_sigma=0.001", model, images, least)
 
 
+@pytest.fixture
+def telling_intervals(monkeypatch):
+    """In place of an interval, what it is over: pictures alone, or draws of weights too."""
+
+    def telling(module):
+        monkeypatch.setattr(module, "mean_cell", lambda found, shared_seeds=False: f"{np.nanmean(found):.4f} {'both' if shared_seeds else 'pictures'}")
+
+    return telling
+
+
 # --- each script, whole -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -250,25 +233,79 @@ def test_architectures_are_compared_and_the_missing_ones_named(small, digits, tm
     assert "not in the paper" in written
 
 
-def test_the_noise_levels_are_made(small, digits, tmp_path, capfd):
+def test_the_noise_levels_are_made(small, telling_intervals, digits, tmp_path, capfd):
     module = small("noisegrad_noise_levels", ALPHAS=(0.0, 0.1, 0.2), ABOVE=1, SHOWN=1)
+    telling_intervals(module)
     written = run(module, capfd, "--models", NET, "--data", digits, "--limit", 2, "--out", tmp_path / "out")
     for name in ("SG", "NG", "FG"):
         assert re.search(rf"[+-]0\.\d\d\d\d {name} \|", written)
     assert (tmp_path / "out" / "figure-3.png").is_file()
     assert "+0.0000 |" in written  # without noise it is Baseline
+    best = table(written, "Figure 3, right")
+    assert [{row["AUC there, on the other half"].split()[1], row["AUC at the heuristic's level"].split()[1]} for row in best.values()] == [
+        {"pictures"},
+        {"both"},
+        {"both"},
+        {"pictures"},
+    ]  # SG, NG, FG, Baseline
+    levels = list(table(written, "Figures 5 and 9").values())
+    assert [row["AUC of NG"].split()[1] for row in levels] == ["pictures"] + ["both"] * (len(levels) - 1)  # the first is without noise
 
 
-def test_the_number_of_draws_is_made(small, digits, tmp_path, capfd):
+def test_the_number_of_draws_is_made(small, telling_intervals, digits, tmp_path, capfd):
     module = small("noisegrad_samples", NUMBERS=(5, 10, 25, 50), FUSION=((10, 10),))
+    telling_intervals(module)
     written = run(module, capfd, "--model", NET, "--data", digits, "--limit", 2, "--no-gallery", "--out", tmp_path / "out")
     errors = [float(each) for each in re.findall(r"^\| NG, \d+ +\| +\d+ \| +(0\.\d+)", written, re.MULTILINE)]
     assert len(errors) == 4
     assert errors[0] > errors[-1]
+    for draws, row in table(written, "Draws, 2 pictures").items():
+        assert {cell.split()[1] for column, cell in row.items() if column != "passes"} == {"pictures" if draws.startswith("SG") else "both"}
 
 
 def test_what_survives_is_made(small, digits, tmp_path, capfd):
     module = small("noisegrad_survival", BETAS=(0.8, 100.0))
-    written = run(module, capfd, "--models", NET, "--data", digits, "--only-cmnist", "--limit", 2, "--out", tmp_path / "out")
+    written = run(module, capfd, "--models", NET, "--data", digits, "--only", "cmnist", "--limit", 2, "--out", tmp_path / "out")
     assert f"{NET} (batch norm), 2 pictures" in written
     assert "The share of the gain" in written
+
+
+def test_the_galleries_are_made(small, tmp_path, capfd, monkeypatch):
+    """Figures for pictures in which the network sees a labelled object, beside those computed by hand."""
+    module, net = small("noisegrad_galleries"), "python:study_nets:balanced"
+    images, masks = objects(tmp_path / "pictures")
+    monkeypatch.setattr(module, "SMALL", module.Size(net, 2, 2, {"Gradient": "gradient", "Integrated Gradients": "integrated_gradients:steps=2"}))
+    monkeypatch.setattr(module, "data_file", lambda *parts: tmp_path / "pictures" / parts[-1])
+    monkeypatch.setattr(module, "pictures", lambda given: [("figure-4", "Figure 4: a dog", tmp_path / "pictures" / "0.png")])
+    monkeypatch.setattr(module, "weight_sigma", lambda model: 0.1)
+    written = run(module, capfd, "--limit", 8, "--out", tmp_path / "out")
+
+    model = sal.load_model(net)
+    top = model.outputs(images).argmax(1)
+    seen = [place for place, label in enumerate(top.tolist()) if label in masks]
+    assert 0 < len(seen) < len(images)
+    data = sal.load_dataset("seen_objects", of=f"coco:root={tmp_path / 'pictures'},labels=imagenet", model=net)
+    assert [(item.name, item.labels) for item in data] == [(f"{place}.png", (int(top[place]),)) for place in seen]
+
+    found = table(written, f"Gradients of the predicted class on {len(seen)} COCO pictures")
+    maps = model.gradient(images[seen], top[seen]).abs().sum(1).double()
+    mass = [float(each[masks[int(label)]].sum() / each.sum()) for each, label in zip(maps, top[seen], strict=True)]
+    sparse = [float((values[:, None] - values).abs().sum() / (2 * len(values) * values.sum())) for values in maps.flatten(1)]
+    assert mean(found["Baseline"]["share of the absolute map on the object"]) == pytest.approx(np.mean(mass), abs=6e-5)
+    assert mean(found["Baseline"]["Gini index"]) == pytest.approx(np.mean(sparse), abs=6e-5)
+    assert found["NoiseGrad (NG)"]["paper: Gini index, CMNIST"] == "0.5794"
+
+    store = Store(tmp_path / "out" / "coco")
+    for name, shared in {"SmoothGrad (SG)": False, "NoiseGrad (NG)": True, "FusionGrad (FG)": True}.items():
+        method = str(module.enhanced("gradient", module.SMALL, module.noise_level(model, module.ALPHA), 0.1)[name])
+        interval = bootstrap_interval(module.values(store, method, module.METRICS[1]), shared_seeds=shared)
+        assert found[name]["Gini index"].endswith(f"[{interval.low:.4f}, {interval.high:.4f}]")
+
+
+def test_claims_of_the_galleries_follow_the_numbers(small):
+    module = small("noisegrad_galleries")
+    low, high = (np.broadcast_to(factor * np.linspace(0.1, 0.2, 12)[:, None], (12, 3)) for factor in (1, 2))
+    better = {key: {module.BASELINE: low, module.SG: low, module.NG: high, module.FG: high} for key in module.METRICS}
+    assert [claim.agrees for claim in module.claims(better)] == [True] * 8
+    worse = {key: {module.BASELINE: high, module.SG: high, module.NG: low, module.FG: low} for key in module.METRICS}
+    assert [claim.agrees for claim in module.claims(worse)] == [False] * 8

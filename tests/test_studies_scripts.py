@@ -1,26 +1,29 @@
 """The studies of papers: their pure parts on numbers known in closed form, and each script once on a tiny network and its own pictures."""
 
 import argparse
-import importlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from study_scripts import loaded, mean, objects, run, table
 
 import salience as sal
+from salience.core.draws import streams
+from salience.studies.study import Data, Study
+from salience.studies.work import seeds_of
 
-STUDIES = Path(__file__).parents[1] / "studies"
 NET = "python:tiny_models:net"
 
 
 @pytest.fixture
 def script(monkeypatch):
     """A file of the folder of studies as a module."""
-    monkeypatch.syspath_prepend(str(STUDIES))
-    return importlib.import_module
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # one thread
+    return lambda name: loaded(name, monkeypatch)
 
 
 @pytest.fixture
@@ -50,20 +53,6 @@ def photographs(tmp_path):
     (folder / "classes.json").write_text('{"classes": {"1": "bee", "2": "dog"}, "coco_to_imagenet": {"bee": [1, 0], "dog": 3}}')
     (folder / "labels.csv").write_text("file,class_index\n" + "".join(f"{number}.png,{number}\n" for number in range(4)))
     return folder
-
-
-def run(module, capfd, *arguments):
-    """What a script prints, which is what it writes."""
-    assert module.main(module.options(), module.work, [str(each) for each in arguments]) == 0
-    printed = capfd.readouterr().out
-    out = Path(arguments[arguments.index("--out") + 1])
-    written = (out / "results.md").read_text()
-    for line in written.splitlines():
-        assert line in printed
-    for picture in re.findall(r"\]\((.*\.png)\)", written):
-        with Image.open(out / picture) as drawn:
-            assert np.asarray(drawn.convert("L")).std() > 10, f"{picture} is blank"
-    return written
 
 
 # --- the common file --------------------------------------------------------------------------------------------------------------------------
@@ -199,9 +188,59 @@ def test_spreads_of_the_tables(script):
 def test_the_report_is_made(quick, photographs, tmp_path, capfd):
     module = quick("report_robustness", SMOOTHGRAD="smoothgrad:samples=2")
     written = run(module, capfd, "--photos", photographs, "--model", NET, "--masks", 4, "--out", tmp_path / "out", "--limit", 1)
-    assert re.search(r"\| noise, sd 25 of 255: RISE +\| +0\.3762 \|", written)
-    row = next(line for line in written.splitlines() if line.startswith("| horizontal flip: edges"))
-    assert row.split("|")[3].strip() == "1.0000"  # edges do not look at the network, and a flip undone leaves them
+    found = table(written, "SSIM, maps brought to 0..1")
+    assert found["noise, sd 25 of 255: RISE"]["published"] == "0.3762"
+    assert found["horizontal flip: edges"]["common"] == "1.0000"  # edges do not look at the network, and a flip undone leaves them
+
+
+def test_the_report_sets_pictures_of_another_prediction_apart_and_compares_maps_as_they_are(quick, tmp_path, capfd, monkeypatch):
+    """The noise changes what the network sees in some of four pictures: the map of edges, which draws nothing, tells which pictures are in which cell."""
+    images, _ = objects(tmp_path / "pictures", 4)
+    module, sheets = quick("report_robustness", SMOOTHGRAD="smoothgrad:samples=2"), []
+    monkeypatch.setattr(module, "sheet", lambda *given, drawn=module.sheet: sheets.append(given) or drawn(*given))
+    name = "python:study_nets:balanced"
+    written = run(module, capfd, "--photos", tmp_path / "pictures", "--model", name, "--masks", 4, "--out", tmp_path / "out", "--limit", 4)
+    model, data = sal.load_model(name), sal.load_dataset("folder", root=str(tmp_path / "pictures"), labels="labels.csv", shuffle=0)
+    study = Study(name="any", data=Data(dataset="folder", root=str(tmp_path / "pictures")), methods=["edges"])
+    order = [int(item.name.removesuffix(".png")) for item in data]
+    images = images[order]
+    noisy = sal.GaussianNoise().apply(images, streams([seeds_of(study, item.name, 0) for item in data], 4))
+    changed = (model.outputs(images).argmax(1) != model.outputs(noisy).argmax(1)).numpy()
+    assert 0 < changed.sum() < 4  # else there is nothing to see
+    edges = [sal.explain("edges", model, each).maps[:, 0].flatten(1).double() for each in (images, noisy)]
+    raw, scaled = (torch.cosine_similarity(*pair).numpy() for pair in (edges, [(each - each.amin(1, True)) / (each.amax(1, True) - each.amin(1, True)) for each in edges]))
+    for title, values in {"cosine, maps as they are": raw, "cosine, maps brought to 0..1": scaled}.items():
+        row = table(written, title)["noise, sd 25 of 255: edges"]
+        assert row["pictures and apart"] == f"{(~changed).sum()} and {changed.sum()}"
+        for column, kept in {"common": ~changed, "fresh": ~changed, "apart: common": changed}.items():
+            assert mean(row[column]) == pytest.approx(values[kept].mean(), abs=6e-5)
+        assert row["floor"].startswith("1.0000")
+    assert np.abs(raw - scaled).max() > 1e-3
+    assert table(written, "cosine, maps as they are")["noise, sd 25 of 255: RISE"]["published"] == "0.9963"
+    assert re.search(rf"RISE has a higher SSIM than SmoothGrad: noise.*\n.*\n.*, {(~changed).sum()} images", written)
+    (_, rows, *_) = sheets[-1]
+    np.testing.assert_allclose(rows[0][1][1], noisy[0].permute(1, 2, 0), atol=1e-6)  # the picture whose maps are below it
+
+
+def test_pictures_without_a_value_are_not_counted(script):
+    common = script("_common")
+    a, b = np.linspace(1, 3, 20), np.linspace(2, 6, 20)
+    a[:15] = np.nan
+    assert "5 images (too few to test)" in common.beyond("", "", lambda x, y: y / x, ">", 1.5, a, b).ours
+    assert common.estimated(lambda x, y: y / x, a * np.nan, b) == "-"
+
+
+def test_masks_are_as_many_as_the_paper_has_for_the_network(script, tmp_path, monkeypatch):
+    given = argparse.Namespace(full=True, masks=None, voc=tmp_path, voc_model="python:my_networks:vgg16_voc", coco=tmp_path, coco_model="python:my_networks:resnet50_coco")
+    assert [(setting.name, setting.masks) for setting in script("rise_table2").settings(given)] == [("VOC 2007 test", 4000), ("COCO 2014 val", 8000)]
+    given.masks = 100
+    assert [setting.masks for setting in script("rise_table2").settings(given)] == [100, 100]
+    module, asked = script("rise_table1"), []
+    monkeypatch.setattr(module, "Scores", lambda given, data, model, masks: asked.append((model, masks)) or sys.exit())
+    for model, wanted in ((None, ("torchvision:resnet50", 8000)), ("torchvision:vgg16", ("torchvision:vgg16", 4000))):
+        with pytest.raises(SystemExit):
+            module.work(argparse.Namespace(full=True, imagenet=tmp_path, model=model, masks=None, out=tmp_path))
+        assert asked.pop() == wanted
 
 
 def test_table_1_is_made_and_continued(quick, photographs, tmp_path, capfd):
