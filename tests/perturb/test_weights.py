@@ -88,6 +88,17 @@ def test_tuned_sigma_is_where_the_drop_begins(conv):
         assert accuracy_drop(conv, images, 0.0) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["noisegrad", "fusiongrad"])
+def test_a_single_output_has_no_level_of_its_own(photos, method):
+    single = sal.Model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)), name="single")
+    with pytest.raises(
+        sal.InputError,
+        match=r"^single has a single output, so noise in its weights can never change the class, which is how its level is found: give weight_sigma, for example 0\.1\.$",
+    ):
+        sal.explain(f"{method}:weight_samples=2", single, photos)
+    assert sal.explain(f"{method}:weight_samples=2,weight_sigma=0.1", single, photos).maps.isfinite().all()
+
+
 def test_a_known_level_is_used(conv):
     conv.weight_sigma = 0.123
     assert tuned_weight_sigma(conv, torch.rand(1, 3, 5, 7)) == 0.123

@@ -167,6 +167,13 @@ class TestClosedForms:
         assert drop(1.0) < 0.05
         assert found.choices[0].row.weight_sigma == pytest.approx(crossing, rel=0.3)
 
+    def test_what_it_costs_is_announced_about(self, two):
+        """One picture of ten is soon lost and the others never: every level of the grid is tried, those of the bisection and the one given, and no bound is claimed."""
+        told = []
+        found = tune("noisegrad:weight_sigma=0.3", two, of_ratios([0.996, *[0.01] * 9]), draws=20, announce=told.append)
+        assert told == [f"About {14 * 20 * 10} forward passes, 0.0 minutes here; and where the data have masks, maps at every level."]
+        assert len(found.rows) > 14
+
     def test_no_crossing(self, two):
         found = tune("noisegrad", two, of_ratios([0.01] * 5), draws=3)
         (choice,) = found.choices
@@ -413,6 +420,12 @@ class TestRefused:
     def test_a_black_box(self):
         with pytest.raises(sal.InputError, match=r"^box is a black box, so its weights cannot be given noise: tune smoothgrad on a base that works without gradients, .*\.$"):
             tune("noisegrad", sal.BlackBox(lambda images: images.mean((2, 3)), name="box"), of_ratios([0.7]))
+
+    @pytest.mark.parametrize(("method", "option"), [("noisegrad", "weight_sigma"), ("fusiongrad", "weight_sigma"), ("smoothgrad", "noise_level")])
+    def test_a_single_output(self, method, option):
+        single = sal.Model(nn.Sequential(nn.Flatten(), nn.Linear(3, 1)), name="single")
+        with pytest.raises(sal.InputError, match=rf"^single has a single output, so noise can never change the class, which is how a level is found: choose {option} yourself\.$"):
+            tune(method, single, of_ratios([0.7, 0.8]))
 
     def test_data(self, two):
         with pytest.raises(sal.InputError, match=r"^/nowhere is neither a folder of pictures nor a data set: give a folder, or for example folder:root=photos,labels=labels\.csv\.$"):

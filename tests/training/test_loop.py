@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_pictures import striped
+from made_pictures import labelled, striped
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,22 +19,22 @@ from salience.training import loop
 from salience.training.folder import Folder
 from salience.training.loop import train
 from salience.training.pictures import Pictures
+from salience.training.recipe import list_recipes
 
 SMALL = "standard:epochs=3,batch=32,rate=0.01,flip=true,shift=1"
 CODE = """
 import sys
 from pathlib import Path
-from made_pictures import striped
+from made_pictures import labelled
 from salience.training import loop
 loop.CHECKPOINT_SECONDS = 0.0
-told = 0
+out, recipe, step, precision, start = sys.argv[1:]
 def report(what, done, total):
-    global told
-    if what == "training" and done == int(sys.argv[3]):
-        Path(sys.argv[1] + ".there").touch()
+    if what == "training" and done == int(step):
+        Path(out + ".there").touch()
         import time
         time.sleep(60)
-loop.train(sys.argv[2], "lenet", striped(96), sys.argv[1], test=striped(16), attacked=0, threads=1, precision=sys.argv[4], report=report)
+loop.train(recipe, "lenet", labelled(recipe, 96), out, test=labelled(recipe, 16), start=start or None, attacked=0, threads=1, precision=precision, report=report)
 """
 
 
@@ -91,11 +91,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished, tmp
     assert not same(tensors(folder), tensors(tmp_path / "other"))
 
 
-@pytest.mark.parametrize(("recipe", "step", "precision"), [("standard:epochs=3,batch=32,rate=0.005", 4, "float32"), ("adversarial:epochs=2,batch=32,steps=1,momentum=0.9,rate=0.01", 5, "bfloat16")])
+@pytest.mark.parametrize(
+    ("recipe", "step", "precision"),
+    [
+        ("standard:epochs=3,batch=32,rate=0.005", 4, "float32"),
+        ("adversarial:epochs=2,batch=32,steps=1,momentum=0.9,rate=0.01", 5, "bfloat16"),
+        ("cure:epochs=2,batch=32,rate=0.001,radius=0.5+1.5,flip=true", 5, "float32"),
+        ("multilabel:epochs=2,batch=32,rate=0.005,shift=2,degrees=5", 2, "float32"),
+    ],
+)
 def test_killed_and_continued_gives_the_same_weights(tmp_path, recipe, step, precision):
-    """Killed with signal 9 after an epoch, and within one; AdamW and momentum; both precisions."""
+    """Killed with signal 9 after an epoch, and within one; AdamW and momentum; both precisions; every recipe."""
+    start = str(tmp_path / "first") if recipe.startswith("cure") else ""
+    if start:
+        train("standard:epochs=1,batch=32,rate=0.005", "lenet", striped(96), start, threads=1)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path / "killed"), recipe, str(step), precision], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path / "killed"), recipe, str(step), precision, start], env=environment)
     try:
         waited = time.monotonic() + 60
         while not (tmp_path / "killed.there").exists():
@@ -108,12 +119,18 @@ def test_killed_and_continued_gives_the_same_weights(tmp_path, recipe, step, pre
     folder = Folder(tmp_path / "killed")
     assert int(folder.read_checkpoint()["place.step"]) + 3 * int(folder.read_checkpoint()["place.epoch"]) == step - 1
     assert not (tmp_path / "killed" / "card.json").exists()
-    data, test = striped(96), striped(16)
-    train(recipe, "lenet", data, tmp_path / "killed", test=test, attacked=0, threads=1, precision=precision, resume=True)
-    train(recipe, "lenet", data, tmp_path / "whole", test=test, attacked=0, threads=1, precision=precision)
+    data, test = labelled(recipe, 96), labelled(recipe, 16)
+    train(recipe, "lenet", data, tmp_path / "killed", test=test, start=start or None, attacked=0, threads=1, precision=precision, resume=True)
+    train(recipe, "lenet", data, tmp_path / "whole", test=test, start=start or None, attacked=0, threads=1, precision=precision)
     assert same(tensors(tmp_path / "killed"), tensors(tmp_path / "whole"))
     first, second = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("killed", "whole"))
     assert [json.loads(row)["loss"] for row in first] == [json.loads(row)["loss"] for row in second]
+
+
+def test_every_recipe_was_killed():
+    """The recipes of the test above are all that there are."""
+    (mark,) = test_killed_and_continued_gives_the_same_weights.pytestmark
+    assert {recipe.partition(":")[0] for recipe, *_ in mark.args[1]} == set(list_recipes())
 
 
 def test_dropout_is_drawn_by_step(tmp_path, monkeypatch):
@@ -165,6 +182,10 @@ def test_other_mistakes(tmp_path, finished):
         (("cure", "lenet", data, tmp_path / "a"), "cure begins with a trained network: give its folder or its weights with --from."),
         (("multilabel", "lenet", data, tmp_path / "b"), "multilabel needs rows of 0 and 1: use another recipe."),
         (("standard", "lenet", rows, tmp_path / "c"), "standard needs one class a picture: use the recipe multilabel."),
+        (
+            ("standard", "lenet", Pictures(data.images, 0 * data.labels, ("only",)), tmp_path / "one"),
+            "The training pictures are all of one class, so there is nothing to learn: give pictures of two classes at least.",
+        ),
     ]:
         with pytest.raises(sal.InputError) as caught:
             train(*arguments)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_the_card_belongs_to_the_weights(name):
     assert "root=DATA" in card["command"]
     assert card["sha256"] in (WEIGHTS / f"{name}.md").read_text()
     assert "/" not in card["data"]["name"] + card["test"]["name"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_note_is_the_tools_and_has_no_figures_that_nothing_prints(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    note = card_of(name)["note"]
+    assert note.startswith(importlib.import_module("train_shipped").NOTES[name])
+    assert "%" not in note
+    assert note in (WEIGHTS / f"{name}.md").read_text()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

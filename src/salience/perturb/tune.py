@@ -17,6 +17,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, in_threads
+from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.core.types import Images, Outputs
 from salience.perturb.noise import strength
@@ -107,9 +108,14 @@ def accuracy_drop(model: Classifier, images: Images, sigma: float, *, draws: int
         draws: Draws of weights averaged over.
         seed: Seed of the draws.
 
+    Raises:
+        InputError: If the model has a single output, so that there is no class to lose.
+
     Source: "NoiseGrad" (2022), eq. 5. Cost: draws x n forward passes.
     """
     clean = model.outputs(images)
+    if clean.shape[1] == 1:
+        raise InputError(f"{model.name} has a single output, so noise in its weights can never change the class, which is how its level is found: give weight_sigma, for example 0.1.")
     labels, chance = clean.argmax(1), 1 / clean.shape[1]
     noisy = Noisy(model, images, seed=seed)
     kept = sum((predictions(noisy.outputs(draw, sigma)) == labels).float().mean().item() for draw in range(draws))
@@ -162,6 +168,9 @@ def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS,
 
     Returns:
         sd of the multiplicative weight noise; 1 if even that much does not reach the drop.
+
+    Raises:
+        InputError: If it must be searched and the model has a single output.
 
     Source: "NoiseGrad" (2022), eq. 5; the paper leaves the search open.
     """

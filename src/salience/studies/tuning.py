@@ -119,10 +119,10 @@ def tune(
         auc_images: Pictures with masks, at most, on which the method's maps are made at each level of the grid; 0: none.
         fit: How pictures are brought to the model's size; None: the model's own way.
         report: Called as ``report(what, done, total)``.
-        announce: Told once what the work will cost.
+        announce: Told once what the work will cost, about.
 
     Raises:
-        InputError: If the method has no such noise, or the data do not fit the model.
+        InputError: If the method has no such noise, the model has a single output, or the data do not fit it.
 
     Cost: levels x draws x images forward passes, typically 10 levels, twice as many for two kinds of noise together; and the maps.
 
@@ -211,6 +211,8 @@ class _Search:
         self.images = checked_images(self.pictures, model)
         start = time.perf_counter()
         self.clean = model.outputs(self.images)
+        if self.clean.shape[1] == 1:
+            raise InputError(f"{model.name} has a single output, so noise can never change the class, which is how a level is found: choose {self.option} yourself.")
         self.seconds = (time.perf_counter() - start) / len(items)
         self.truth = Truth.of(items, self.clean)
         unit = getattr(getattr(explainer, "averaged", explainer), "noise", gaussian)
@@ -221,9 +223,9 @@ class _Search:
 
     def tuning(self, data: str, auc_images: int, weights: str | None, announce: Callable[[str], None]) -> Tuning:
         """Search, then make maps at the levels of the grid."""
-        levels = len(WEIGHT_LEVELS if self.option == "weight_sigma" else IMAGE_LEVELS) + 4
+        levels = len(WEIGHT_LEVELS if self.option == "weight_sigma" else IMAGE_LEVELS) + 4  # bisection takes more or less, and strong noise is not tried where half is lost
         passes = levels * (2 if self.both else 1) * self.draws * len(self.items)
-        announce(f"At most {passes} forward passes, about {passes * self.seconds / 60:.1f} minutes here; and where the data have masks, maps at every level.")
+        announce(f"About {passes} forward passes, {passes * self.seconds / 60:.1f} minutes here; and where the data have masks, maps at every level.")
         choices = self.of_both() if self.both else self.of_weights() if self.option == "weight_sigma" else self.of_image()
         cases = self.cases(auc_images)
         for place, at in enumerate(list(self.rows) if cases else ()):

@@ -244,6 +244,8 @@ def _with_classes(architecture: Architecture, data: Pictures) -> Architecture:
 
 
 def _check(recipe: Recipe, data: Pictures, test: Pictures | None, start: str | Path | None) -> None:
+    if len(data.classes) < 2 and not data.multilabel:
+        raise InputError("The training pictures are all of one class, so there is nothing to learn: give pictures of two classes at least.")
     if recipe.multilabel != data.multilabel:
         raise InputError(f"{recipe.name} needs {'rows of 0 and 1' if recipe.multilabel else 'one class a picture'}: {'use another recipe' if recipe.multilabel else 'use the recipe multilabel'}.")
     if recipe.pretrained and start is None:
