@@ -11,6 +11,7 @@ from scipy import stats
 import salience as sal
 from salience.core.draws import streams
 from salience.core.registry import entries
+from salience.explainers import _weight_noise
 from salience.studies import audit as card
 from salience.studies.audit import QUESTIONS, audit
 
@@ -65,7 +66,7 @@ class TestAll:
 
     def test_the_level_of_weight_noise_is_found_once(self, conv, photos, monkeypatch):
         calls = []
-        monkeypatch.setattr(card, "tuned_weight_sigma", lambda model, images: calls.append(len(images)) or 0.01)
+        monkeypatch.setattr(_weight_noise, "tuned_weight_sigma", lambda model, images: model.weight_sigma or calls.append(len(images)) or 0.01)
         conv.weight_sigma = None
         audit(conv, photos, ["vargrad:samples=2,base=(noisegrad:weight_samples=2)", "gradient"])
         assert calls == [3]
@@ -76,7 +77,8 @@ class TestAll:
     def test_progress(self, conv, photos):
         told = []
         audit(conv, photos[:2], ["gradient"], progress=lambda *each: told.append(each))
-        assert told[: card.MAPS + 1] == [("gradient, image 1 of 2", done, card.MAPS) for done in range(card.MAPS + 1)]
+        assert told[0] == ("preparing gradient", 0, None)
+        assert told[1 : card.MAPS + 2] == [("gradient, image 1 of 2", done, card.MAPS) for done in range(card.MAPS + 1)]
         assert told[-1][0] == "the controls, image 2 of 2"
 
     def test_no_method(self, conv, photos):
