@@ -28,7 +28,6 @@ from salience.core.perturbation import Perturbation
 from salience.core.registry import register
 from salience.core.threat import Threat, Threats
 from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
-from salience.explainers._rectified import OtherReLU
 from salience.explainers.gradient import Gradient
 from salience.perturb.relu import ReplaceReLU, softplus
 from salience.similarities.lpips import LPIPS
@@ -300,7 +299,7 @@ class Problem:
         with self.smoothed(step):
             made = attack.method.attribute(view, images, self.targets, own)
             outputs = made.outputs
-            if attack.output_weight and (outputs is None or not outputs.requires_grad or isinstance(attack.method, OtherReLU)):  # those are another network's
+            if attack.output_weight and (outputs is None or not outputs.requires_grad):
                 outputs = view(images)  # type: ignore[operator]  # a Model
         loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
         if not attack.output_weight:

@@ -41,7 +41,7 @@ class BetaSmoothing(OtherReLU):
     relative: bool = option(False, "divide beta by the spread (sd) of each layer's inputs")
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
-        """The base's map under the replacement, and what became of the class."""
+        """The base's map under the replacement, and what became of the class; not the outputs, which are another network's."""
         with self.replaced(model):
             made = self.base.attribute(model, images, targets, streams)
             outputs = model.outputs(images) if made.outputs is None else made.outputs
