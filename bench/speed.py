@@ -18,15 +18,16 @@ def bare_gradients(model: sal.Model, images: torch.Tensor, targets: torch.Tensor
     """Forward and backward passes of ready images, normalisation included, nothing else."""
     step = model.images_at_once(images.shape[-2:])
     batch, wanted = images.repeat(step, 1, 1, 1)[:step], targets.repeat(step)[:step]
-    for part in model.chunks(images[:1].expand(passes, -1, -1, -1)):
-        n = part.stop - part.start
-        model.gradient(batch[:n], wanted[:n])
+    with model.frozen():
+        for part in model.chunks(images[:1].expand(passes, -1, -1, -1)):
+            n = part.stop - part.start
+            model.gradient(batch[:n], wanted[:n])
 
 
 def bare_forwards(model: sal.Model, image: torch.Tensor, passes: int) -> None:
     """Forward passes of ready images, normalisation included, nothing else."""
     batch = image.repeat(model.images_at_once(image.shape[-2:]), 1, 1, 1)
-    with torch.no_grad():
+    with torch.no_grad(), model.frozen():
         for part in model.chunks(image.expand(passes, -1, -1, -1)):
             model(batch[: part.stop - part.start])
 
@@ -34,9 +35,10 @@ def bare_forwards(model: sal.Model, image: torch.Tensor, passes: int) -> None:
 def bare_noise(model: sal.Model, images: torch.Tensor, targets: torch.Tensor, draws: int, passes: int) -> None:
     """Draws of weight noise, and under each some forward and backward passes: draws cannot share a pass."""
     noise = WeightNoise(model)
-    for draw in range(draws):
-        with noise.applied(Stream((0,), (0,)), draw, 0.005):
-            bare_gradients(model, images, targets, passes)
+    with model.frozen():
+        for draw in range(draws):
+            with noise.applied(Stream((0,), (0,)), draw, 0.005):
+                bare_gradients(model, images, targets, passes)
 
 
 def table(name: str, title: str, times: dict[str, list[float]], ours: str, other_rows: dict[str, str]) -> None:

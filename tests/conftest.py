@@ -91,3 +91,10 @@ def vit():
 def photos():
     """Two random images of a prime, non-square size."""
     return torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def quick_passes_of_few_pixels(monkeypatch):
+    """Tests have small pictures, whose passes would otherwise all be plain ones."""
+    monkeypatch.setattr("salience.core.model.LEAST_FORWARD", 0)
+    monkeypatch.setattr("salience.core.model.LEAST_GRADIENT", 0)

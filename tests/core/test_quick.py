@@ -7,7 +7,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import salience as sal
-from salience.core.quick import quick
+from salience.core.quick import ClampInPlace, quick
 
 
 class Net(nn.Module):
@@ -260,3 +260,168 @@ def test_folding_happens_and_hooks_prevent_it():
     handle.remove()
     assert "aten::batch_norm" in calls
     assert type(seen[0]) is torch.Tensor
+
+
+def test_small_passes_are_plain(monkeypatch):
+    """The quick functions cost time of their own."""
+    model, images = net(True), pictures(2, 6, 7)
+    monkeypatch.setattr("salience.core.model.LEAST_GRADIENT", 2 * 6 * 7 + 1)
+    assert "aten::batch_norm" in count_calls(model, images)
+    monkeypatch.setattr("salience.core.model.LEAST_GRADIENT", 2 * 6 * 7)
+    assert "aten::batch_norm" not in count_calls(model, images)
+
+
+def padded_and_convolved(x, weight, pad, how, then):
+    return then(F.conv2d(F.pad(x, pad), weight, None, *how))
+
+
+PADS = [(0, 1, 0, 1), (1, 2, 1, 2), (2, 1, 0, 3), (1, 1, 1, 1), (0, 0, 2, 0), (3, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("pad", PADS, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "how", "folded"),
+    [
+        ((4, 1, 3, 3), (2, 0, 1, 4), True),
+        ((4, 1, 5, 4), (1, 0, 1, 4), True),
+        ((8, 1, 3, 3), (3, 0, 1, 4), True),
+        ((4, 1, 3, 3), (2, 1, 1, 4), False),
+        ((4, 1, 3, 3), (1, 0, 2, 4), False),
+        ((5, 4, 3, 3), (2, 0, 1, 1), False),
+        ((4, 2, 3, 3), (2, 0, 1, 2), False),
+    ],
+    ids=str,
+)
+def test_padding_before_a_convolution(shape, how, folded, pad, kind):
+    """A depthwise convolution takes the zeros into its kernels, others do not; whole numbers must come out the very same."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randint(-2, 3, shape, generator=draw).float()
+    x = torch.randint(-2, 3, (2, 4, 9, 8), generator=draw).float()
+    found = []
+    for context in (quick(nn.Identity()), torch.enable_grad()):
+        inputs = x.clone().requires_grad_(True)
+        with context, torch.autocast("cpu", torch.bfloat16, kind == "bfloat16"):
+            outputs = padded_and_convolved(inputs, weight, pad, how, torch.atleast_3d)
+        upstream = torch.randint(-2, 3, outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
+        found.append((outputs, torch.autograd.grad(outputs, inputs, upstream)[0]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert ("Padded" in names_of(found[0][0])) is not folded
+
+
+def names_of(outputs):
+    """Names of the functions that made a tensor."""
+    names, waiting = "", [outputs.grad_fn]
+    while waiting:
+        function = waiting.pop()
+        names += type(function).__name__ + " "
+        waiting += [each for each, _ in function.next_functions if each is not None]
+    return names
+
+
+def pad_used_twice(conv, x):
+    y = F.pad(x, (0, 1, 0, 1))
+    return conv(y) + y[:, :, ::2, ::2][:, :, : conv(y).shape[2], : conv(y).shape[3]]
+
+
+def pad_then_changed(conv, x):
+    x = x * 1
+    y = F.pad(x, (0, 1, 0, 1))
+    x.mul_(3)
+    return conv(y)
+
+
+def pad_without_gradient(conv, x):
+    with torch.no_grad():
+        y = F.pad(x, (0, 1, 0, 1))
+    return conv(y) * x.mean()
+
+
+@pytest.mark.parametrize("use", [pad_used_twice, pad_then_changed, pad_without_gradient, lambda conv, x: conv(F.pad(x, (0, 1, 0, 1))), lambda conv, x: conv(input=F.pad(x, (0, 1, 0, 1)))])
+def test_whatever_a_network_does_with_a_padded_picture(use):
+    x, conv = pictures(2, 8, 8), nn.Conv2d(3, 3, 3, 2, groups=3)
+    found = []
+    for context in (quick(nn.Identity()), torch.enable_grad()):
+        inputs = x.clone().requires_grad_(True)
+        with context:
+            outputs = torch.atleast_3d(use(conv, inputs))
+        found.append((outputs, torch.autograd.grad(outputs.square().sum(), inputs)[0]))
+    assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(*found, strict=True))
+
+
+def kept_gradient(y, conv, other, kept):
+    y.register_hook(kept.append)
+    return conv(y)
+
+
+def changed_gradient(y, conv, other, kept):
+    y.register_hook(lambda gradient: gradient.add_(1))  # against torch's advice
+    return conv(y)
+
+
+CLAMPED = {
+    "convolution": (1, lambda y, conv, other, kept: conv(y)),
+    "two": (0, lambda y, conv, other, kept: conv(y) + other(y)),
+    "two, the same": (0, lambda y, conv, other, kept: conv(y) * conv(y)),
+    "sum": (0, lambda y, conv, other, kept: conv(y) + 2 * y),
+    "sum first": (0, lambda y, conv, other, kept: 2 * y + conv(y)),
+    "product after": (0, lambda y, conv, other, kept: conv(y) * y.mul(2)),
+    "view": (0, lambda y, conv, other, kept: conv(y.flip(2))),
+    "transposed": (0, lambda y, conv, other, kept: conv(y.transpose(2, 3))),
+    "changed in place": (0, lambda y, conv, other, kept: conv(y * 1) + conv((y * 1).add_(1))),
+    "clamped again": (1, lambda y, conv, other, kept: conv(F.hardtanh(y * 2, 0.5, 1.5, inplace=True))),
+    "kept by a hook": (1, kept_gradient),
+    "changed by a hook": (0, changed_gradient),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CLAMPED)
+def test_whatever_a_network_does_with_a_clamped_tensor(name, precision, monkeypatch):
+    """The gradient is masked once, in place, if nothing but a convolution takes the tensor; otherwise as torch does it."""
+    masked, use = CLAMPED[name]
+    seen = []
+    backward = ClampInPlace.backward
+
+    def watched(ctx, *gradients):
+        seen.append(gradients[0] is ctx.clamped.masked and gradients[0]._version == ctx.clamped.masked_version)
+        return backward(ctx, *gradients)
+
+    monkeypatch.setattr(ClampInPlace, "backward", staticmethod(watched))
+    draw = torch.Generator().manual_seed(0)
+    conv, other = (nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(2))
+    for each in (conv, other):
+        each.weight.data = torch.randint(-1, 2, each.weight.shape, generator=draw).float()
+    x = torch.randint(-2, 9, (2, 4, 5, 5), generator=draw).float()
+    found, kept = [], []
+    for context in (quick(nn.Identity()), torch.enable_grad()):
+        inputs = x.clone().requires_grad_(True)
+        with context, torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
+            outputs = torch.atleast_3d(use(F.relu6((inputs * 1).to(getattr(torch, precision)), inplace=True), conv, other, kept))
+        found.append((outputs, *torch.autograd.grad(outputs.float().mul(torch.tensor([1.0, 2, -1, 3])[:, None, None]).sum(), inputs)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert sum(seen) == masked
+
+
+def test_a_clamped_tensor_that_was_changed_is_not_masked_by_what_it_became():
+    x, conv = torch.linspace(-3, 9, 2 * 4 * 5 * 5).view(2, 4, 5, 5), nn.Conv2d(4, 4, 3)
+    y = x.clone().requires_grad_(True) * 1
+    with quick(nn.Identity()):
+        z = F.relu6(y, inplace=True)
+        assert z.clamped.version == z._version
+        with torch.no_grad():
+            z.add_(1)
+        outputs = torch.atleast_3d(conv(z))
+    assert outputs.grad_fn.clamped is None
+
+
+def test_second_gradients_of_a_clamp_are_not_masked_in_place():
+    x, conv = torch.randn(2, 4, 5, 5), nn.Conv2d(4, 4, 3)
+    found = []
+    for context in (quick(nn.Identity()), torch.enable_grad()):
+        inputs = x.clone().requires_grad_(True)
+        with context:
+            outputs = torch.atleast_3d(conv(F.relu6(conv(inputs) * 1, inplace=True).pow(2)[:, :, :3, :3] * 1))
+        (first,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), inputs)[0])
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-6)

@@ -4,13 +4,14 @@ import copy
 import numbers
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from salience.core.errors import InputError, unknown
+from salience.core.memory import kept_memory
 from salience.core.score import Score, as_score, probabilities_of
 from salience.core.types import Images, Outputs, Progress, Targets
 
@@ -35,7 +36,7 @@ class Tape:
         return self.left >= 0
 
 
-PIXELS_AT_ONCE = {"cpu": 6 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
+PIXELS_AT_ONCE = {"cpu": 10 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
 """Pixels in one pass in float32; twice as many in bfloat16. On a CPU the activations of a small chunk stay under 32 MB,
 above which the C library fetches every block anew from the system (`bench/chunk_size.py` measures it)."""
 
@@ -121,8 +122,8 @@ class Classifier:
         return view
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Evaluation mode for the length of a call; the model is left as it was."""
-        return nullcontext()
+        """Evaluation mode for the length of a call; the model is left as it was. Freed memory is kept meanwhile."""
+        return kept_memory
 
     def _forward(self, images: Images) -> Any:
         raise NotImplementedError

@@ -3,7 +3,7 @@
 import hashlib
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from salience.core.classifier import Classifier, class_names, joined, pair
 from salience.core.errors import InputError, unknown
+from salience.core.memory import kept_memory
 from salience.core.quick import StaleError, function_modes, quick
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
@@ -21,6 +22,10 @@ from salience.core.types import Images, Outputs, Targets
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
 OUTPUTS = ("logits", "probabilities", "multilabel")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+LEAST_FORWARD, LEAST_GRADIENT = 2**17, 2**15
+"""Pixels in a pass from which on `quick` saves more time than it costs (`bench/quick.py` measures it)."""
 
 
 @dataclass
@@ -143,17 +148,17 @@ class Model(Classifier, nn.Module):
 
     def _forward(self, images: Images) -> Any:
         """`forward` without a gradient."""
-        return self._quickly(self, images)
+        return self._quickly(LEAST_FORWARD, self, images)
 
-    def _quickly(self, run: Callable, *args: Any) -> Any:
-        """What `run` returns for `args`, in less time where the network allows it: not if it changes what a convolution was given, or makes activations anew."""
-        if self.found.quick:
+    def _quickly(self, least: int, run: Callable, images: Images, *args: Any) -> Any:
+        """What `run` returns for `images` and `args`, in less time if they have `least` pixels and the network allows it: not if it changes what a convolution was given, or makes activations anew."""
+        if self.found.quick and images[:, 0].numel() >= least:
             try:
                 with quick(self.module):
-                    return run(*args)
+                    return run(images, *args)
             except (StaleError, CheckpointError):
                 self.found.quick = False
-        return run(*args)
+        return run(images, *args)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """Gradient of the target's score with respect to the image, in [0, 1] pixel space, in evaluation mode.
@@ -178,10 +183,10 @@ class Model(Classifier, nn.Module):
         with self.frozen():
             for part in self.chunks(images):
                 if self.tape is None or not images.requires_grad:
-                    gradient, values = self._quickly(self._pass, images[part].detach().requires_grad_(True), targets[part], chosen, False)
+                    gradient, values = self._quickly(LEAST_GRADIENT, self._pass, images[part].detach().requires_grad_(True), targets[part], chosen, False)
                     values = values.detach()
                 elif self.tape.keeps(len(images[part])):
-                    gradient, values = self._quickly(self._pass, images[part], targets[part], chosen, True)
+                    gradient, values = self._quickly(0, self._pass, images[part], targets[part], chosen, True)
                 else:
                     gradient, values = RecomputedGradient.apply(images[part], self, targets[part], chosen)
                 gradients.append(gradient)
@@ -199,8 +204,8 @@ class Model(Classifier, nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every module in evaluation mode inside, and in its own mode again afterwards."""
-        with evaluating(self):
+        """Every module in evaluation mode inside, and in its own mode again afterwards. Freed memory is kept meanwhile."""
+        with evaluating(self), kept_memory:
             yield
 
     def weights_hash(self) -> str:
@@ -252,7 +257,7 @@ class RecomputedGradient(torch.autograd.Function):
             for mode in ctx.modes:
                 stack.enter_context(mode)
             inputs = images.detach().requires_grad_(True)
-            made = ctx.model._quickly(ctx.model._pass, inputs, targets, ctx.score, True)
+            made = ctx.model._quickly(0, ctx.model._pass, inputs, targets, ctx.score, True)
             return torch.autograd.grad(made, inputs, gradients)[0], None, None, None
 
 
@@ -294,9 +299,11 @@ class BlackBox(Classifier):
         self.mean_colour = torch.tensor(mean_colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 
-    def frozen(self) -> AbstractContextManager[None]:
-        """Evaluation mode for the length of a call, if the function is a network."""
-        return evaluating(self.fn) if isinstance(self.fn, nn.Module) else nullcontext()
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Evaluation mode for the length of a call, if the function is a network. Freed memory is kept meanwhile."""
+        with evaluating(self.fn) if isinstance(self.fn, nn.Module) else nullcontext(), kept_memory:
+            yield
 
     def _forward(self, images: Images) -> Any:
         outputs = self.fn(images.clone())

@@ -10,6 +10,7 @@ learnt or kept between passes: weights may change from one to the next. Paramete
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,23 +48,43 @@ class Affine(torch.autograd.Function):
         return gradients[0] * scale, None, None
 
 
+@dataclass
+class Clamped:
+    """How a tensor was clamped in place, and the gradient of it that a convolution has masked already, while it is on its way."""
+
+    low: float
+    high: float
+    version: int = -1
+    masked: Tensor | None = None
+    masked_version: int = 0
+
+    def mask(self, gradient: Tensor, output: Tensor) -> Tensor:
+        """Zero, in place, where the clamp lets no gradient pass. The gradient must be nobody else's."""
+        self.masked = torch.ops.aten.hardtanh_backward.grad_input(gradient, output, self.low, self.high, grad_input=gradient)
+        self.masked_version = self.masked._version
+        return self.masked
+
+
 class ClampInPlace(torch.autograd.Function):
     """Clamp in place; the output says where the gradient passes, so the input need not be kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, clamped: Clamped) -> Tensor:
         """Keep the output only."""
-        x.clamp_(low, high)
+        x.clamp_(clamped.low, clamped.high)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
-        ctx.bounds = (low, high)
+        ctx.clamped = clamped
         return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient strictly between the bounds, as torch's own hardtanh has it."""
-        (output,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradients[0], output, *ctx.bounds), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The gradient strictly between the bounds, as torch's own hardtanh has it; as it is if it is the very one that was masked."""
+        (gradient,), (output,), clamped = gradients, ctx.saved_tensors, ctx.clamped
+        masked, clamped.masked = clamped.masked, None
+        if gradient is masked and gradient._version == clamped.masked_version:
+            return gradient, None
+        return torch.ops.aten.hardtanh_backward(gradient, output, clamped.low, clamped.high), None
 
 
 class Padded(torch.autograd.Function):
@@ -92,16 +113,21 @@ class Convolved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-        """Keep the kernels, and x for its shape."""
+        """Keep the kernels, and x for its shape and for where its clamp lets gradients pass."""
         ctx.save_for_backward(x, weight)
         ctx.how = how
+        clamped = getattr(x, "clamped", None)
+        ctx.clamped = clamped if clamped is not None and clamped.version == x._version else None
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """The transposed convolution of the gradient."""
+        """The transposed convolution of the gradient. It is new, so a clamp of x can mask it in place, which takes half the time."""
         x, weight = ctx.saved_tensors
-        return Transposed.apply(gradients[0], x.detach(), weight, ctx.how), None, None, None
+        gradient = Transposed.apply(gradients[0], x.detach(), weight, ctx.how)
+        if ctx.clamped is not None and not torch.is_grad_enabled():
+            gradient = ctx.clamped.mask(gradient, x.detach())
+        return gradient, None, None, None
 
 
 class Transposed(torch.autograd.Function):
@@ -138,36 +164,102 @@ def flipped(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: 
     return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight))
 
 
-class Convolution(Tensor):
-    """What a convolution will return, not computed until it is known whether a batch norm comes next.
+class Waiting(Tensor):
+    """What a function will return, not computed until it is known what comes next.
 
     To everybody else it is the tensor: any function of it but its shape computes it, and works on what came out.
     """
 
     METADATA = frozenset({torch._assert, Tensor.dim, Tensor.size, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))})
+    x: Tensor
+    version: int
+    state: tuple[bool, bool, torch.dtype]
+    computed: Tensor | None
 
-    @staticmethod
-    def __new__(cls, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> "Convolution":
-        """A tensor without storage, of the shape that is to come."""
-        sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
-        _, automatic, kind = _state(x)
-        dtype = kind if automatic else x.dtype
-        return torch.Tensor._make_wrapper_subclass(cls, (len(x), len(weight), *sizes), dtype=dtype, device=x.device)
+    @classmethod
+    def on(cls, x: Tensor, sizes: Sequence[int], dtype: torch.dtype) -> Any:
+        """A tensor without storage, of the shape that is to come, made from `x` under the modes of now."""
+        made = torch.Tensor._make_wrapper_subclass(cls, sizes, dtype=dtype, device=x.device)
+        made.x, made.version, made.state, made.computed = x, x._version, _state(x), None
+        return made
 
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> None:
-        self.x, self.weight, self.bias, self.how = x, weight.detach(), bias if bias is None else bias.detach(), how
-        self.version, self.state = x._version, _state(x)
-        self.computed: Tensor | None = None
+    def compute(self) -> Tensor:
+        """The values, from x."""
+        raise NotImplementedError
 
     def values(self) -> Tensor:
-        """The convolution, computed once."""
+        """The values, computed once."""
         if self.computed is None:
             if self.x._version != self.version:
                 raise StaleError
             graph, automatic, kind = self.state
             with torch.set_grad_enabled(graph), torch.autocast(self.x.device.type, kind, automatic):
-                self.computed = _convolved(self.x, self.weight, self.bias, *self.how)
+                self.computed = self.compute()
         return self.computed
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Called by torch for every function of it."""
+        if func in cls.METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        args, kwargs = settled((args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]
+        """Called where torch's own code gets hold of it unseen."""
+        args, kwargs = settled((args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def settled(arguments: Any) -> Any:
+    """The arguments of a call, what waits among them computed."""
+    return tree_map_only(Waiting, Waiting.values, arguments)
+
+
+class Padding(Waiting):
+    """Zeros around a picture, which wait for a depthwise convolution."""
+
+    pad: Sequence[int]
+
+    @classmethod
+    def of(cls, x: Tensor, pad: Sequence[int]) -> "Padding":
+        """`pad` zeros on the left, on the right, above and below."""
+        left, right, top, bottom = pad
+        made = cls.on(x, (*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right), x.dtype)
+        made.pad = pad
+        return made
+
+    def compute(self) -> Tensor:
+        """The padded picture."""
+        return Padded.apply(self.x, *self.pad)
+
+    def absorbed(self, weight: Tensor) -> tuple[Tensor, Pair]:
+        """Kernels that give without these zeros what `weight` gives with them, and their even padding: where there is less padding, they are zero."""
+        left, right, top, bottom = self.pad
+        return F.pad(weight, (max(right - left, 0), max(left - right, 0), max(bottom - top, 0), max(top - bottom, 0))), (max(top, bottom), max(left, right))
+
+
+class Convolution(Waiting):
+    """A convolution, which waits for a batch norm."""
+
+    weight: Tensor
+    bias: Tensor | None
+    how: How
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> "Convolution":
+        """That of `x`, with parameters that get no gradient."""
+        sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], *how[:3], strict=True)]
+        _, automatic, kind = _state(x)
+        made = cls.on(x, (len(x), len(weight), *sizes), kind if automatic else x.dtype)
+        made.weight, made.bias, made.how = weight.detach(), bias if bias is None else bias.detach(), how
+        return made
+
+    def compute(self) -> Tensor:
+        """The convolution itself."""
+        return _convolved(self.x, self.weight, self.bias, *self.how)
 
     def normalised(self, scale: Tensor, shift: Tensor) -> Tensor | None:
         """The convolution times `scale` plus `shift`, both (channels,), in one; None under another gradient or autocast mode than its own."""
@@ -176,26 +268,11 @@ class Convolution(Tensor):
         shift = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
         return _convolved(self.x, self.weight * scale.view(-1, 1, 1, 1), shift, *self.how)
 
-    @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Called by torch for every function of it."""
-        if func in cls.METADATA:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
-        args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]
-        """Called where torch's own code gets hold of it unseen."""
-        args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
 
 class Quick(TorchFunctionMode):
-    """Inside, the functions of `QUICK` are replaced, and convolutions wait for the call that follows them."""
+    """Inside, the functions of `QUICK` are replaced, and what `AWAITED` names waits for the call that follows it."""
 
-    pending: Convolution | None = None
+    pending: Waiting | None = None
 
     def __init__(self, functions: Mapping[Callable, Callable]) -> None:
         super().__init__()
@@ -204,19 +281,19 @@ class Quick(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
-        if func in Convolution.METADATA:
+        if func in Waiting.METADATA:
             return func(*args, **kwargs)
         pending, self.pending = self.pending, None
-        followed = func is F.batch_norm and args and args[0] is pending
+        followed = pending is not None and func in AWAITED[type(pending)] and args and args[0] is pending
         if pending is not None and not followed:
             pending.values()
-        if Convolution in types and not followed:
-            args, kwargs = tree_map_only(Convolution, Convolution.values, (args, kwargs))
+        if not followed and any(issubclass(kind, Waiting) for kind in types):
+            args, kwargs = settled((args, kwargs))
         replacement = self.functions.get(func)
         if replacement is not None and kept_elsewhere():
             raise StaleError
         made = None if replacement is None else replacement(*args, **kwargs)
-        if isinstance(made, Convolution):
+        if isinstance(made, Waiting):
             self.pending = made
         return func(*args, **kwargs) if made is None else made
 
@@ -284,10 +361,13 @@ def _batch_norm(
 
 
 def _hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor | None:
-    """Hardtanh in place on a tensor of the network's own; None otherwise."""
+    """Hardtanh in place on a tensor of the network's own, which says so in its attribute ``clamped``; None otherwise."""
     if not inplace or not x.requires_grad or x.is_leaf or x._is_view():
         return None
-    return ClampInPlace.apply(x, float(min_val), float(max_val))
+    clamped = Clamped(float(min_val), float(max_val))
+    made = ClampInPlace.apply(x, clamped)
+    made.clamped, clamped.version = clamped, made._version
+    return made
 
 
 def _relu6(x: Tensor, inplace: bool = False) -> Tensor | None:
@@ -299,14 +379,20 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     if isinstance(padding, str) or x.ndim != 4:
         return None
     stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))
-    return Convolution(x, weight, bias, stride, padding, dilation, groups)
+    if isinstance(x, Padding):
+        depthwise = weight.shape[1] == 1 and dilation == (1, 1) and padding == (0, 0)
+        if depthwise and x.state == _state(x.x):
+            (weight, padding), x = x.absorbed(weight), x.x
+        else:
+            x = x.values()
+    return Convolution.of(x, weight, bias, (stride, padding, dilation, groups))
 
 
-def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor | None:
-    """Zeros on the four sides of pictures; None for any other padding."""
+def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Padding | None:
+    """Zeros on the four sides of pictures, which wait for a convolution; None for any other padding."""
     if mode != "constant" or value or x.ndim != 4 or len(pad) != 4 or min(pad) < 0:
         return None
-    return Padded.apply(x, *pad)
+    return Padding.of(x, pad)
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
@@ -321,5 +407,6 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Ten
         return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
 
 
+AWAITED: dict[type[Waiting], tuple[Callable, ...]] = {Padding: (F.conv2d, torch.conv2d), Convolution: (F.batch_norm,)}
 WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.pad: _pad, F.conv2d: _conv2d, torch.conv2d: _conv2d}
 QUICK = WITHOUT_RELU | {F.hardtanh: _hardtanh, F.relu6: _relu6}

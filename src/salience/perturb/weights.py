@@ -12,7 +12,7 @@ from salience.core.draws import Stream, in_threads
 from salience.core.errors import InputError
 from salience.core.model import Model
 
-BLOCK = 2**20
+BLOCK = 2**18
 """Numbers drawn from one generator."""
 
 

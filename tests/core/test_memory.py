@@ -1,0 +1,110 @@
+"""Freed memory is kept inside a call, and only there."""
+
+import json
+import platform
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import salience as sal
+from salience.core import memory
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def kept(calls):
+    return memory.KeptMemory(lambda name, value: calls.append((name, value)))
+
+
+def test_both_thresholds_are_raised_and_put_back(kept, calls):
+    with kept:
+        assert calls == list(memory.KEPT.items())
+        calls.clear()
+    assert calls == list(memory.USUAL.items())
+
+
+def test_only_the_outermost_counts(kept, calls):
+    with kept:
+        calls.clear()
+        with kept, kept:
+            pass
+        assert calls == []
+    assert calls == list(memory.USUAL.items())
+
+
+def test_threads_share_it(kept, calls):
+    started, end = threading.Event(), threading.Event()
+
+    def work():
+        with kept:
+            started.set()
+            end.wait()
+
+    thread = threading.Thread(target=work)
+    with kept:
+        thread.start()
+        started.wait()
+    assert dict(calls) == memory.KEPT
+    end.set()
+    thread.join()
+    assert dict(calls) == memory.USUAL
+
+
+def test_errors_put_it_back(kept, calls):
+    with pytest.raises(KeyError, match="inside"), kept:
+        raise KeyError("inside")
+    assert dict(calls) == memory.USUAL
+
+
+def test_nothing_happens_without_glibc():
+    with memory.KeptMemory(None):
+        pass
+
+
+def test_every_call_is_inside(conv, monkeypatch):
+    """White box and black box, and afterwards nobody is."""
+    seen = []
+
+    def scores(x):
+        seen.append(memory.kept_memory.inside)
+        return x.mean((2, 3))
+
+    before = memory.kept_memory.inside
+    sal.BlackBox(scores).outputs(torch.rand(1, 3, 8, 8))
+    handle = conv.module.register_forward_hook(lambda *_: seen.append(memory.kept_memory.inside))
+    sal.explain("gradient", conv, torch.rand(1, 3, 8, 8))
+    handle.remove()
+    assert min(seen) > before
+    assert memory.kept_memory.inside == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_blocks_are_not_fetched_anew():
+    """Pages faulted in by a block of 64 MB that is allocated again and again, in a process of its own: all of them outside, none inside."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    outside, inside = json.loads(done.stdout)
+    assert inside < outside / 10
+
+
+FAULTS = """
+import json, resource, numpy
+from salience.core.memory import kept_memory
+
+def faults():
+    numpy.ones(2**23)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        numpy.ones(2**23)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+outside = faults()
+with kept_memory:
+    print(json.dumps([outside, faults()]))
+"""
