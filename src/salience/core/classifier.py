@@ -37,8 +37,8 @@ class Tape:
 
 
 PIXELS_AT_ONCE = {"cpu": 10 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
-"""Pixels in one pass in float32; twice as many in bfloat16. On a CPU the activations of a small chunk stay under 32 MB,
-above which the C library fetches every block anew from the system (`bench/chunk_size.py` measures it)."""
+"""Pixels in one pass in float32; twice as many in bfloat16. More is a little faster on a CPU too (`bench/chunk_size.py`
+measures it), but the activations of a gradient take some 50 MB an image (`bench/memory.py`)."""
 
 MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""
