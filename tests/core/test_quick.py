@@ -378,7 +378,7 @@ CLAMPED = {
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CLAMPED)
 def test_whatever_a_network_does_with_a_clamped_tensor(name, precision, monkeypatch):
-    """The gradient is masked once, in place, if nothing but a convolution takes the tensor; otherwise as torch does it."""
+    """In float32 the gradient is masked once, in place, if nothing but a convolution takes the tensor; otherwise as torch does it."""
     masked, use = CLAMPED[name]
     seen = []
     backward = ClampInPlace.backward
@@ -400,7 +400,7 @@ def test_whatever_a_network_does_with_a_clamped_tensor(name, precision, monkeypa
             outputs = torch.atleast_3d(use(F.relu6((inputs * 1).to(getattr(torch, precision)), inplace=True), conv, other, kept))
         found.append((outputs, *torch.autograd.grad(outputs.float().mul(torch.tensor([1.0, 2, -1, 3])[:, None, None]).sum(), inputs)))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert sum(seen) == masked
+    assert sum(seen) == (masked if precision == "float32" else 0)
 
 
 def test_a_clamped_tensor_that_was_changed_is_not_masked_by_what_it_became():
