@@ -26,9 +26,9 @@ def bare_gradients(model: sal.Model, images: torch.Tensor, targets: torch.Tensor
 
 def bare_forwards(model: sal.Model, image: torch.Tensor, passes: int) -> None:
     """Forward passes of ready images, normalisation included, nothing else."""
-    batch = image.repeat(model.images_at_once(image.shape[-2:]), 1, 1, 1)
+    batch = image.repeat(model.images_at_once(image.shape[-2:], gradients=False), 1, 1, 1)
     with torch.no_grad(), model.frozen():
-        for part in model.chunks(image.expand(passes, -1, -1, -1)):
+        for part in model.chunks(image.expand(passes, -1, -1, -1), gradients=False):
             model(batch[: part.stop - part.start])
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import salience as sal
 from salience.perturb.tune import keep_weight_sigma
+from salience.studies.engines import ENGINES
 from salience.studies.run import merge, plan, run
 from salience.studies.store import KEY, Store
 from salience.studies.study import Study, read_study
@@ -369,6 +370,15 @@ class TestResume:
         assert two.manifest["threads"] == 1
         monkeypatch.setattr(os, "cpu_count", lambda: 1)
         assert same(two, run(study, "one"))
+
+    @pytest.mark.parametrize(("cores", "bound", "used", "workers", "threads"), [(8, 8, 8, 1, 8), (8, 8, 3, 1, 3), (8, 4, 8, 2, 2), (8, 8, 1, 4, 1), (2, 8, 8, 1, 2)])
+    def test_threads_are_those_that_torch_uses_and_the_process_has(self, folder, monkeypatch, cores, bound, used, workers, threads):
+        """A job of a cluster may be bound to some cores, or have OMP_NUM_THREADS."""
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(bound)), raising=False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: used)
+        monkeypatch.setitem(ENGINES, "local", lambda study, tasks, workers, threads: iter(()))
+        assert run(read_study("study.yaml"), "out", workers=workers).manifest["threads"] == threads
 
     def test_kinds_of_objects_are_known_from_the_data(self, folder):
         """A cat may be any of ImageNet's cats; a giraffe is none of its classes."""

@@ -36,9 +36,9 @@ class Tape:
         return self.left >= 0
 
 
-PIXELS_AT_ONCE = {"cpu": 10 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
-"""Pixels in one pass in float32; twice as many in bfloat16. More is a little faster on a CPU too (`bench/chunk_size.py`
-measures it), but the activations of a gradient take some 50 MB an image (`bench/memory.py`)."""
+PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
+"""Pixels in one pass in float32, forward and backward; twice as many in bfloat16, and twice as many if there is no backward pass.
+More is a little faster on a CPU too (`bench/chunk_size.py`), but costs memory (`bench/memory.py`)."""
 
 MOST_AT_ONCE = 256
 """Images in one forward pass, however small they are."""
@@ -133,17 +133,17 @@ class Classifier:
         """Channels of an input image: 3, or 1 for a model of grey images."""
         return len(self.mean_colour)
 
-    def chunks(self, images: Images) -> Iterator[slice]:
+    def chunks(self, images: Images, gradients: bool = True) -> Iterator[slice]:
         """Slices of a batch, each small enough for one pass, of equal size but for one image: small passes are dear."""
         n = len(images)
-        passes = -(-n // self.images_at_once(images.shape[-2:]))
+        passes = -(-n // self.images_at_once(images.shape[-2:], gradients))
         return (slice(n * number // passes, n * (number + 1) // passes) for number in range(passes))
 
-    def images_at_once(self, size: Sequence[int]) -> int:
-        """How many images of a size go through the network at once."""
+    def images_at_once(self, size: Sequence[int], gradients: bool = True) -> int:
+        """How many images of a size go through the network at once, back again too or only forward."""
         if self.chunk is not None:
             return self.chunk
-        budget = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cpu"]) * (2 if self.precision == "bfloat16" else 1)
+        budget = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cpu"]) * (2 if self.precision == "bfloat16" else 1) * (1 if gradients else 2)
         return int(min(max(budget // (size[0] * size[1]), 1), MOST_AT_ONCE))
 
     def outputs(self, images: Images) -> Outputs:
@@ -159,7 +159,7 @@ class Classifier:
             InputError: If the model does not return one finite row of scores per image.
         """
         with torch.no_grad(), self.frozen():
-            return joined([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images)])
+            return joined([self.checked(self._forward(images[part]), images[part]) for part in self.chunks(images, gradients=False)])
 
     def scores(self, images: Images) -> Outputs:
         """The bound score (by default the logit) of every class, (n, k)."""

@@ -10,7 +10,6 @@ learnt or kept between passes: weights may change from one to the next. Paramete
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,43 +47,23 @@ class Affine(torch.autograd.Function):
         return gradients[0] * scale, None, None
 
 
-@dataclass
-class Clamped:
-    """How a tensor was clamped in place, and the gradient of it that a convolution has masked already, while it is on its way."""
-
-    low: float
-    high: float
-    version: int = -1
-    masked: Tensor | None = None
-    masked_version: int = 0
-
-    def mask(self, gradient: Tensor, output: Tensor) -> Tensor:
-        """Zero, in place, where the clamp lets no gradient pass. The gradient must be nobody else's."""
-        self.masked = torch.ops.aten.hardtanh_backward.grad_input(gradient, output, self.low, self.high, grad_input=gradient)
-        self.masked_version = self.masked._version
-        return self.masked
-
-
 class ClampInPlace(torch.autograd.Function):
     """Clamp in place; the output says where the gradient passes, so the input need not be kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, clamped: Clamped) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
         """Keep the output only."""
-        x.clamp_(clamped.low, clamped.high)
+        x.clamp_(low, high)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
-        ctx.clamped = clamped
+        ctx.bounds = (low, high)
         return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """The gradient strictly between the bounds, as torch's own hardtanh has it; as it is if it is the very one that was masked."""
-        (gradient,), (output,), clamped = gradients, ctx.saved_tensors, ctx.clamped
-        masked, clamped.masked = clamped.masked, None
-        if gradient is masked and gradient._version == clamped.masked_version:
-            return gradient, None
-        return torch.ops.aten.hardtanh_backward(gradient, output, clamped.low, clamped.high), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient strictly between the bounds, as torch's own hardtanh has it."""
+        (output,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], output, *ctx.bounds), None, None
 
 
 class Padded(torch.autograd.Function):
@@ -113,21 +92,16 @@ class Convolved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-        """Keep the kernels, and x for its shape and for where its clamp lets gradients pass."""
+        """Keep the kernels, and x for its shape."""
         ctx.save_for_backward(x, weight)
         ctx.how = how
-        clamped = getattr(x, "clamped", None)
-        ctx.clamped = clamped if clamped is not None and clamped.version == x._version else None
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """The transposed convolution of the gradient. It is new, so a clamp of x can mask it in place, which takes half the time in float32 and more in bfloat16."""
+        """The transposed convolution of the gradient."""
         x, weight = ctx.saved_tensors
-        gradient = Transposed.apply(gradients[0], x.detach(), weight, ctx.how)
-        if ctx.clamped is not None and gradient.dtype == torch.float32 and not torch.is_grad_enabled():
-            gradient = ctx.clamped.mask(gradient, x.detach())
-        return gradient, None, None, None
+        return Transposed.apply(gradients[0], x.detach(), weight, ctx.how), None, None, None
 
 
 class Transposed(torch.autograd.Function):
@@ -361,13 +335,10 @@ def _batch_norm(
 
 
 def _hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor | None:
-    """Hardtanh in place on a tensor of the network's own, which says so in its attribute ``clamped``; None otherwise."""
+    """Hardtanh in place on a tensor of the network's own; None otherwise."""
     if not inplace or not x.requires_grad or x.is_leaf or x._is_view():
         return None
-    clamped = Clamped(float(min_val), float(max_val))
-    made = ClampInPlace.apply(x, clamped)
-    made.clamped, clamped.version = clamped, made._version
-    return made
+    return ClampInPlace.apply(x, float(min_val), float(max_val))
 
 
 def _relu6(x: Tensor, inplace: bool = False) -> Tensor | None:
@@ -380,7 +351,7 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
         return None
     stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))
     if isinstance(x, Padding):
-        depthwise = weight.shape[1] == 1 and dilation == (1, 1) and padding == (0, 0)
+        depthwise = weight.shape[1] == 1 and dilation == (1, 1) and padding == (0, 0) and weight.device.type == "cpu"
         if depthwise and x.state == _state(x.x):
             (weight, padding), x = x.absorbed(weight), x.x
         else:

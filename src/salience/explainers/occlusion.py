@@ -81,7 +81,7 @@ class Occlusion(Explainer):
         """The fall of each class's score at each position of the window."""
         rows, columns = self._inside(images.shape[-2:], images.device)
         cover, windows = filled(self.fill, model, images), len(rows) * len(columns)
-        total, step, covered = len(images) * windows, model.images_at_once(images.shape[-2:]), []
+        total, step, covered = len(images) * windows, model.images_at_once(images.shape[-2:], gradients=False), []
         for start in range(0, total, step):
             number = torch.arange(start, min(start + step, total), device=images.device)
             image, place = number // windows, number % windows

@@ -77,7 +77,7 @@ class Rise(MonteCarlo):
         masks = RandomMasks((images.shape[-2], images.shape[-1]), self.grid, self.keep, images.device)
         collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams, self.samples)
         draw = self._sampler(model, images, targets, streams, masks)
-        return collected, run(draw, collected, n=len(images), samples=self.samples, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
+        return collected, run(draw, collected, n=len(images), samples=self.samples, at_once=model.images_at_once(images.shape[-2:], gradients=False), model=model, tolerance=tolerance)
 
     def _sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], masks: RandomMasks) -> Callable[[range, Tensor], Draws]:
         """One draw: a mask, and the scores of what it shows."""

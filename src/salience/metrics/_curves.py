@@ -49,7 +49,7 @@ def transition(case: Case, start: Images, finish: Images, rank: Int[Tensor, "n p
     step = -(-pixels // steps)
     points = -(-pixels // step) + 1
     rank = rank.view(n, 1, *start.shape[-2:])
-    total, at_once, found = n * points, case.model.images_at_once(start.shape[-2:]), []
+    total, at_once, found = n * points, case.model.images_at_once(start.shape[-2:], gradients=False), []
     for begin in range(0, total, at_once):
         which = torch.arange(begin, min(begin + at_once, total), device=rank.device)
         image, changed = which // points, which % points * step

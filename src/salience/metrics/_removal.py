@@ -20,7 +20,7 @@ def scores_of(case: Case, versions: int, make: Callable[[Tensor, Tensor], Images
         make: From indices of images (m,) and numbers of versions (m,) to those versions, (m, c, h, w).
     """
     model, n, found = case.model.using(progress=None), len(case.images), []
-    total, at_once = n * versions, model.images_at_once(case.images.shape[-2:])
+    total, at_once = n * versions, model.images_at_once(case.images.shape[-2:], gradients=False)
     for begin in range(0, total, at_once):
         which = torch.arange(begin, min(begin + at_once, total))
         number, image = which // n, which % n

@@ -79,7 +79,7 @@ class Noisy:
             (n, k). One forward pass an image.
         """
         with self.weights.applied(self.streams[0], draw, weight_sigma) if weight_sigma else nullcontext(), torch.no_grad():
-            return torch.cat([self.model._forward(self._noisy(part, draw, noise_level)) for part in self.model.chunks(self.images)])
+            return torch.cat([self.model._forward(self._noisy(part, draw, noise_level)) for part in self.model.chunks(self.images, gradients=False)])
 
     def _noisy(self, part: slice, draw: int, level: float) -> Images:
         images = self.images[part]

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -123,7 +124,7 @@ def run(
         out: The folder for its rows.
         resume: Continue the study that the folder holds.
         workers: Processes.
-        threads: Threads of each; None gives each its share of the cores, or what the study began with.
+        threads: Threads of each; None gives each its share of the cores, at most as many as torch uses now (OMP_NUM_THREADS), or what the study began with.
         shard: (I, N) computes every N-th unit from the I-th on, for job arrays; `merge` joins the folders.
         engine: ``local`` or ``ray``.
         limit: Pictures at most.
@@ -148,8 +149,8 @@ def run(
         if old is not None and old["threads"] is None:
             raise InputError(f"{out} was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again.")
         planned = plan(study, limit, report)
-        cores = os.cpu_count() or 1
-        threads = threads or (max(1, cores // workers) if old is None else old["threads"])
+        cores = min(os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else sys.maxsize)
+        threads = threads or (min(torch.get_num_threads(), max(1, cores // workers)) if old is None else old["threads"])
         if workers > 1 and threads * workers > cores and engine == "local":
             raise InputError(f"{workers} workers of {threads} thread(s) each are more than the {cores} core(s) here: take fewer, or let the study begin with fewer threads.")
         if old is not None and threads != old["threads"]:

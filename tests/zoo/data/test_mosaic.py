@@ -108,3 +108,19 @@ def test_real_photographs():
     item = load_dataset("mosaic", of=of, limit=1)[0]
     assert item.picture.size == (448, 448)
     assert len(item.labels) == 4
+
+
+def test_a_photograph_whose_annotation_cannot_be_read_is_in_no_mosaic(tmp_path):
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number, name in enumerate(("dog", "cat", "cow")):
+        Image.new("RGB", (10, 7)).save(tmp_path / "JPEGImages" / f"{number}.jpg")
+        (tmp_path / "Annotations" / f"{number}.xml").write_text(
+            f"<annotation><size><width>10</width><height>7</height></size><object><name>{name}</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>7</ymax></bndbox></object></annotation>"
+        )
+    (tmp_path / "Annotations" / "1.xml").write_text("<annotation>")
+    (tmp_path / "ImageSets/Main/val.txt").write_text("0\n1\n2\n")
+    with pytest.warns(UserWarning, match=r"^Photograph 2 of voc:root=.* is in no mosaic: .*1\.xml is not an annotation"):
+        data = load_dataset("mosaic", of=load_dataset("voc", root=tmp_path), rows=1, columns=2, cell=5)
+    labels = {label for item in data for label in item.labels}
+    assert labels == {11, 9}

@@ -1,5 +1,6 @@
 """Mosaics: several photographs of different classes in one picture."""
 
+import warnings
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -35,9 +36,17 @@ class Mosaic(Dataset):
     number: int | None = option(None, "how many mosaics; none: as many as photographs", at_least=1)
     seed: int = option(0, "seed of the choice of photographs")
 
+    def _labels_of(self, place: int) -> tuple[int, ...]:
+        """Those of a photograph; none, with a warning, if its annotation cannot be read."""
+        try:
+            return self.of[place].labels
+        except InputError as error:
+            warnings.warn(f"Photograph {place + 1} of {self.of} is in no mosaic: {error}", UserWarning, stacklevel=2)
+            return ()
+
     @cached_property
     def _labels(self) -> list[tuple[int, ...]]:
-        labels = [item.labels for item in self.of]
+        labels = [self._labels_of(place) for place in range(len(self.of))]
         if len({each for each in labels if each}) < self.rows * self.columns:
             raise InputError(f"A mosaic of {self.rows} x {self.columns} needs photographs of {self.rows * self.columns} classes; {self.of} does not have so many: give labels, or a smaller grid.")
         return labels
