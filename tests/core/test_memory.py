@@ -20,7 +20,7 @@ def calls():
 
 @pytest.fixture
 def kept(calls):
-    return memory.KeptMemory(lambda name, value: calls.append((name, value)))
+    return memory.KeptMemory(lambda name, value: calls.append((name, value)) or 1)
 
 
 def test_both_thresholds_are_raised_and_put_back(kept, calls):
@@ -63,6 +63,26 @@ def test_errors_put_it_back(kept, calls):
     assert dict(calls) == memory.USUAL
 
 
+def test_a_threshold_that_is_refused_is_the_usual_one(calls):
+    """As before glibc 2.35."""
+    with memory.KeptMemory(lambda name, value: calls.append((name, value)) or int(value <= 2**25 or name == memory.TRIM)):
+        assert calls == [(memory.TRIM, memory.KEPT[memory.TRIM]), (memory.MMAP, memory.KEPT[memory.MMAP]), (memory.MMAP, memory.USUAL[memory.MMAP])]
+
+
+def test_a_new_process_is_not_inside(kept, calls):
+    with kept:
+        kept.forget()
+        with kept:
+            pass
+        assert dict(calls) == memory.USUAL
+        kept.inside = 1
+
+
+def test_thresholds_of_the_user_are_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert memory._mallopt() is None
+
+
 def test_nothing_happens_without_glibc():
     with memory.KeptMemory(None):
         pass
@@ -85,7 +105,7 @@ def test_every_call_is_inside(conv, monkeypatch):
     assert memory.kept_memory.inside == before
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35), reason="needs glibc 2.35, whose mallopt takes any threshold")
 def test_blocks_are_not_fetched_anew():
     """Pages faulted in by a block of 64 MB that is allocated again and again, in a process of its own: all of them outside, none inside."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)

@@ -269,6 +269,11 @@ def test_small_passes_are_plain(monkeypatch):
     assert "aten::batch_norm" in count_calls(model, images)
     monkeypatch.setattr("salience.core.model.LEAST_GRADIENT", 2 * 6 * 7)
     assert "aten::batch_norm" not in count_calls(model, images)
+    for least, name in ((2 * 6 * 7 + 1, "aten::batch_norm"), (2 * 6 * 7, "aten::addcmul")):
+        monkeypatch.setattr("salience.core.model.LEAST_FORWARD", least)
+        with torch.profiler.profile() as profile:
+            model.outputs(images)
+        assert {"aten::batch_norm", "aten::addcmul"} & {event.key for event in profile.key_averages()} == {name}
 
 
 def padded_and_convolved(x, weight, pad, how, then):
@@ -388,3 +393,67 @@ def test_whatever_a_network_does_with_a_clamped_tensor(name, precision):
             outputs = torch.atleast_3d(CLAMPED[name](F.relu6((inputs * 1).to(getattr(torch, precision)), inplace=True), conv))
         found.append((outputs, *torch.autograd.grad(outputs.float().mul(torch.tensor([1.0, 2, -1, 3])[:, None, None]).sum(), inputs)))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+class Swish(torch.autograd.Function):
+    """A function with its own gradient, as older networks have for their activations."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return gradient * s * (1 + x * (1 - s))
+
+
+def kernels_of_the_image(net, x):
+    return F.conv2d(x, net.conv.weight * x.mean())
+
+
+def scale_of_the_image(net, x):
+    return F.batch_norm(net.conv(x), net.norm.running_mean, net.norm.running_var, net.norm.weight * x.mean(), net.norm.bias)
+
+
+def inference_inside(net, x):
+    with torch.inference_mode():
+        factor = net.norm(net.conv(F.pad(x, (1, 1, 1, 1)))).mean().item()
+    return net.conv(x) * factor
+
+
+ODD = {
+    "own gradient of a convolution": lambda net, x: Swish.apply(net.conv(x)) + net.conv(x),
+    "own gradient of a padding": lambda net, x: Swish.apply(F.pad(x, (1, 0, 0, 1))) * F.pad(x, (1, 0, 0, 1)),
+    "kernels of the image": kernels_of_the_image,
+    "scale of the image": scale_of_the_image,
+    "keywords": lambda net, x: F.conv2d(input=x, weight=net.conv.weight, bias=net.conv.bias),
+    "vmap": lambda net, x: torch.func.vmap(lambda one: F.conv2d(F.pad(one[None], (1, 1, 1, 1)), net.conv.weight)[0])(x),
+    "grad": lambda net, x: x * torch.func.grad(lambda y: net.norm(net.conv(y)).square().sum())(x),
+    "inference mode": inference_inside,
+    "reads without a gradient": lambda net, x: (lambda y: y * y.detach().mean())(net.conv(x)),
+}
+
+
+class Odd(nn.Module):
+    def __init__(self, use):
+        super().__init__()
+        self.use, self.conv, self.norm = use, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.use(self, x).mean((2, 3)) * 3
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_networks_have_their_own_gradient(name):
+    images, targets = pictures(2, 8, 9), torch.tensor([1, 2])
+    model = sal.Model(Odd(ODD[name]).eval())
+    inputs = images.clone().requires_grad_(True)
+    outputs = model(inputs)
+    (expected,) = torch.autograd.grad(outputs.gather(1, targets[:, None]).sum(), inputs)
+    gradient, found = model.gradient_and_outputs(images, targets)
+    assert torch.allclose(found, outputs, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert expected.abs().max() > 1e-4

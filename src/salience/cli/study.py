@@ -52,7 +52,7 @@ def run(
     out: Annotated[Path, typer.Option(help="The folder for its rows.", metavar="DIR")] = Path("study"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; they share the cores.", metavar="N")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads of each process.", show_default="cores / workers", metavar="N")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process.", show_default="cores / workers, at most OMP_NUM_THREADS", metavar="N")] = None,
     shard: Annotated[str, typer.Option(help="I/N: every N-th part of the work from the I-th on, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
     engine: Annotated[str, typer.Option(help="local, or ray (a cluster: RAY_ADDRESS names it).", metavar="E")] = "local",
     limit: Limit = None,

@@ -152,7 +152,14 @@ class Explainer(Options):
             facts |= {"file": shown.names, "geometry": [dataclasses.asdict(each) for each in shown.geometry]}
         record = {
             "versions": {"salience": salience.__version__, **versions(), "python": platform.python_version()},
-            "model": {"name": model.name, "weights": model.weights_hash(), "precision": model.precision, "device": str(model.device), "chunk": view.images_at_once(images.shape[-2:])},
+            "model": {
+                "name": model.name,
+                "weights": model.weights_hash(),
+                "precision": model.precision,
+                "device": str(model.device),
+                "chunk": view.images_at_once(images.shape[-2:]),
+                "forward_chunk": view.images_at_once(images.shape[-2:], gradients=False),
+            },
             "options": self.options(),
             "tolerance": tolerance,
             "images": facts,

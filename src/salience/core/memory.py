@@ -1,10 +1,13 @@
 """Freed memory kept for the next allocation, while passes through a network follow each other.
 
 The C library of Linux hands large blocks and the free end of its heap back to the system as soon as they are freed; the
-next activations get them anew, zeroed page by page: on a CPU a tenth and more of the time of a gradient (`bench/quick.py`).
+next activations get them anew, zeroed page by page: on a CPU a tenth of the time of a gradient (`bench/quick.py`).
+What a call has kept stays free in the process; ``ctypes.CDLL(None).malloc_trim(0)`` gives it back. Nothing of this
+happens where MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or GLIBC_TUNABLES is set.
 """
 
 import ctypes
+import os
 import platform
 import threading
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from types import TracebackType
 TRIM, MMAP = -1, -3
 """Names of two thresholds in mallopt(3), in bytes: free memory at the heap's end that is given back, blocks that are not taken from the heap."""
 KEPT = {TRIM: 2**31 - 1, MMAP: 2**30}
+"""glibc before 2.35 takes no threshold above 32 MB for single blocks: larger ones are then fetched anew."""
 USUAL = {TRIM: 2**26, MMAP: 2**25}
 """What both grow to by themselves in a process that has freed an activation."""
 
@@ -34,7 +38,20 @@ class KeptMemory:
             before, self.inside = self.inside, self.inside + step
             if self.mallopt is not None and 0 in (before, self.inside):
                 for name, value in (KEPT if step > 0 else USUAL).items():
-                    self.mallopt(name, value)
+                    if not self.mallopt(name, value):
+                        self.mallopt(name, USUAL[name])
+
+    def forget(self) -> None:
+        """In a new process: nobody is inside."""
+        self.inside, self.lock = 0, threading.Lock()
 
 
-kept_memory = KeptMemory(getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None)
+def _mallopt() -> Callable[[int, int], int] | None:
+    """glibc's, unless the user has set thresholds of his own."""
+    own = any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"))
+    return None if own or platform.libc_ver()[0] != "glibc" else getattr(ctypes.CDLL(None), "mallopt", None)
+
+
+kept_memory = KeptMemory(_mallopt())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kept_memory.forget)

@@ -26,7 +26,7 @@ How = tuple[Pair, Pair, Pair, int]
 
 
 class StaleError(Exception):
-    """The pass must be done without `quick`: a convolution is asked for after its input was changed in place, or activations are not kept but made anew."""
+    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func takes what waits, or activations are made anew."""
 
 
 class Affine(torch.autograd.Function):
@@ -162,7 +162,13 @@ class Waiting(Tensor):
         raise NotImplementedError
 
     def values(self) -> Tensor:
-        """The values, computed once."""
+        """The values. A function of torch.autograd asks for them without a gradient, having seen none: its result would have none either."""
+        if self.state[0] and self.x.requires_grad and not torch.is_grad_enabled():
+            raise StaleError
+        return self.settle()
+
+    def settle(self) -> Tensor:
+        """Compute the values, once, under the modes of the call."""
         if self.computed is None:
             if self.x._version != self.version:
                 raise StaleError
@@ -255,12 +261,14 @@ class Quick(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
+        if torch._C._are_functorch_transforms_active():
+            raise StaleError
         if func in Waiting.METADATA:
             return func(*args, **kwargs)
         pending, self.pending = self.pending, None
         followed = pending is not None and func in AWAITED[type(pending)] and args and args[0] is pending
         if pending is not None and not followed:
-            pending.values()
+            pending.settle()
         if not followed and any(issubclass(kind, Waiting) for kind in types):
             args, kwargs = settled((args, kwargs))
         replacement = self.functions.get(func)
@@ -322,8 +330,8 @@ def _batch_norm(
     momentum: float = 0.1,  # noqa: ARG001  # torch's signature
     eps: float = 1e-5,
 ) -> Tensor | None:
-    """Batch norm in evaluation mode; None where it is not."""
-    if training or running_mean is None or running_var is None:
+    """Batch norm in evaluation mode; None where it is not, or is made from the image."""
+    if training or running_mean is None or running_var is None or made_in_the_pass(running_mean, running_var, weight, bias):
         return None
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight.detach()
@@ -345,9 +353,15 @@ def _relu6(x: Tensor, inplace: bool = False) -> Tensor | None:
     return _hardtanh(x, 0.0, 6.0, inplace)
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Convolution | None:
-    """A convolution that waits for a batch norm; None for one image without a batch, or padding given by name."""
-    if isinstance(padding, str) or x.ndim != 4:
+def made_in_the_pass(*parameters: Tensor | None) -> bool:
+    """Whether one of them may depend on the image: then the gradient goes through it too."""
+    return any(each is not None and each.grad_fn is not None for each in parameters)
+
+
+def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Convolution | None:  # torch's names
+    """A convolution that waits for a batch norm; None for one image without a batch, padding given by name, or kernels made from the image."""
+    x = input
+    if isinstance(padding, str) or x.ndim != 4 or made_in_the_pass(weight, bias) or x.is_inference():
         return None
     stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))
     if isinstance(x, Padding):
@@ -361,7 +375,7 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
 
 def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Padding | None:
     """Zeros on the four sides of pictures, which wait for a convolution; None for any other padding."""
-    if mode != "constant" or value or x.ndim != 4 or len(pad) != 4 or min(pad) < 0:
+    if mode != "constant" or value or x.ndim != 4 or len(pad) != 4 or min(pad) < 0 or x.is_inference():
         return None
     return Padding.of(x, pad)
 

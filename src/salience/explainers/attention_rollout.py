@@ -42,7 +42,7 @@ class AttentionRollout(Explainer):
         model = white_box(model, self)
         maps, outputs = [], []
         layer = None
-        for part in model.chunks(images):
+        for part in model.chunks(images, gradients=False):
             with torch.no_grad(), _Attention() as attention:
                 outputs.append(model.checked(model(images[part]), images[part]))
             rolled = _rolled(attention.weights, len(outputs[-1]))

@@ -41,7 +41,7 @@ class CAM(Explainer):
         """The weighted sum of the last map's channels."""
         model = white_box(model, self)
         maps, outputs = [], []
-        for part in model.chunks(images):
+        for part in model.chunks(images, gradients=False):
             with torch.no_grad(), _End() as end:
                 outputs.append(model.checked(model(images[part]), images[part]))
             if not end.is_cam(outputs[-1]):

@@ -52,6 +52,10 @@ class Lime(MonteCarlo):
 
     own_score = "probability"
 
+    def at_once(self, model: Classifier, images: Images) -> int:
+        """Forward passes only."""
+        return model.images_at_once(images.shape[-2:], gradients=False)
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
         return Attribution(self._fitted(model, images, targets, streams, every=False)[1].estimate.maps)
@@ -75,7 +79,7 @@ class Lime(MonteCarlo):
         segments = superpixels(images, self.segmentation)
         surrogate = Surrogate(segments, targets, self.samples, self.width, self.alpha)
         draw = self._sampler(model, images, targets, streams, segments, every)
-        return surrogate, run(draw, surrogate, n=len(images), samples=self.samples, at_once=model.images_at_once(images.shape[-2:], gradients=False), model=model, tolerance=tolerance)
+        return surrogate, run(draw, surrogate, n=len(images), samples=self.samples, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
 
     def _sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], segments: Tensor, every: bool) -> Callable[[range, Tensor], Draws]:
         """One draw: superpixels switched off, and the scores of what is left."""

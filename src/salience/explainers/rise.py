@@ -55,6 +55,10 @@ class Rise(MonteCarlo):
 
     own_score = "probability"
 
+    def at_once(self, model: Classifier, images: Images) -> int:
+        """Forward passes only."""
+        return model.images_at_once(images.shape[-2:], gradients=False)
+
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
         return Attribution(self.collected(model, images, targets, streams)[1].estimate.maps)
@@ -77,7 +81,7 @@ class Rise(MonteCarlo):
         masks = RandomMasks((images.shape[-2], images.shape[-1]), self.grid, self.keep, images.device)
         collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams, self.samples)
         draw = self._sampler(model, images, targets, streams, masks)
-        return collected, run(draw, collected, n=len(images), samples=self.samples, at_once=model.images_at_once(images.shape[-2:], gradients=False), model=model, tolerance=tolerance)
+        return collected, run(draw, collected, n=len(images), samples=self.samples, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
 
     def _sampler(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], masks: RandomMasks) -> Callable[[range, Tensor], Draws]:
         """One draw: a mask, and the scores of what it shows."""
