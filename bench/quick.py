@@ -33,10 +33,8 @@ with model.frozen():
 """
 
 
-def quickly(name: str, pixels: int) -> list[tuple[str, list[str], dict[str, list[float]]]]:
-    """A row for forward passes and one for gradients of some pixels."""
-    model = sal.load_model(name)
-    count = max(1, pixels // (model.size[0] * model.size[1]))
+def quickly(model: sal.Model, count: int) -> list[tuple[str, list[str], dict[str, list[float]]]]:
+    """A row for forward passes and one for gradients of some images."""
     images, targets = torch.rand(count, 3, *model.size), torch.zeros(count, dtype=torch.int64)
     rows = []
     for what, work in {"forward": lambda: model.outputs(images), "gradient": lambda: model.gradient(images, targets)}.items():
@@ -47,7 +45,9 @@ def quickly(name: str, pixels: int) -> list[tuple[str, list[str], dict[str, list
 
         with model.frozen(), patch("salience.core.model.LEAST_FORWARD", 0), patch("salience.core.model.LEAST_GRADIENT", 0):
             times = interleaved({"quick": work, "plain": plainly})
-        rows.append((f"{name}, {count} images, {what}", [*(spread([1000 * each for each in times[case]], 1) for case in ("quick", "plain")), spread(ratio(times["plain"], times["quick"]))], times))
+        rows.append(
+            (f"{model.name}, {count} image(s), {what}", [*(spread([1000 * each for each in times[case]], 1) for case in ("quick", "plain")), spread(ratio(times["plain"], times["quick"]))], times)
+        )
     return rows
 
 
@@ -64,7 +64,8 @@ def memory_kept() -> None:
 
 def main() -> None:
     """Both tables."""
-    found = [row for name in NAMES for pixels in PIXELS for row in quickly(name, pixels)]
+    models = [sal.load_model(name) for name in NAMES]
+    found = [row for model in models for count in sorted({max(1, pixels // (model.size[0] * model.size[1])) for pixels in PIXELS}) for row in quickly(model, count)]
     report(
         "quick",
         "Passes with the quick functions and without, milliseconds",
