@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.core.classifier import MOST_AT_ONCE
+from salience.core.classifier import MOST_AT_ONCE, PIXELS_AT_ONCE
 
 
 class Mean(nn.Module):
@@ -71,6 +71,18 @@ def test_chunks_shrink_with_the_image():
     assert model.using(chunk=3).images_at_once((224, 224), gradients=False) == 3
     assert model.images_at_once((1000, 1000)) == 1
     assert model.images_at_once((8, 8)) == MOST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("method", "most"), [("rise:samples=40", 8), ("lime:samples=40,segmentation=grid", 8), ("occlusion:window=2,stride=1", 8), ("cam", 8), ("smoothgrad:samples=40", 4), ("integrated_gradients", 4)]
+)
+def test_passes_without_a_way_back_take_twice_as_many_images(conv, monkeypatch, method, most):
+    monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", 4 * 12 * 12)
+    sizes = []
+    handle = conv.module.first.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    sal.explain(method, conv, torch.rand(8, 3, 12, 12))
+    handle.remove()
+    assert max(sizes[1:]) == most  # the first pass is that of the prediction
 
 
 def test_outputs_and_gradients_are_those_of_evaluation_mode_whatever_the_networks_own(conv, photos):

@@ -366,7 +366,7 @@ def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: A
     stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))
     if isinstance(x, Padding):
         depthwise = weight.shape[1] == 1 and dilation == (1, 1) and padding == (0, 0) and weight.device.type == "cpu"
-        if depthwise and x.state == _state(x.x):
+        if depthwise:
             (weight, padding), x = x.absorbed(weight), x.x
         else:
             x = x.values()
