@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import salience as sal
+from salience.core.classifier import PIXELS_AT_ONCE
 
 
 @pytest.mark.parametrize("outer", ["guided_backprop", "beta_smoothing"])
@@ -108,9 +109,10 @@ def test_one_output_and_labels_that_do_not_exclude_each_other(photos):
         sal.explain("gradient", many, photos, score="log_probability")
 
 
-def test_the_record_says_what_was_explained(conv, tmp_path):
+def test_the_record_says_what_was_explained(conv, tmp_path, monkeypatch):
     from PIL import Image
 
+    monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", 4 * 9 * 12)
     Image.new("RGB", (9, 12), (200, 30, 60)).save(tmp_path / "red.png")
     images = sal.load_images([tmp_path / "red.png"], conv)
     record = sal.explain("gradient", conv, images).record
@@ -119,5 +121,5 @@ def test_the_record_says_what_was_explained(conv, tmp_path):
     assert len(record["images"]["pixels"][0]) == 64
     assert {"torch", "numpy", "pillow", "scikit-image"} <= set(record["versions"])
     assert record["model"]["device"] == "cpu"
-    assert record["model"]["chunk"] >= 1
+    assert (record["model"]["chunk"], record["model"]["forward_chunk"]) == (4, 8)
     assert sal.explain("gradient", conv, torch.rand(1, 3, 12, 9)).record["images"].keys() == record["images"].keys() - {"file", "geometry"}
