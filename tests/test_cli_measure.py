@@ -128,7 +128,7 @@ class TestMeasure:
         Image.fromarray(np.ones((3, 4), np.uint8)).save("masks/b.mask.png")
         code, out, err = run("measure", "a.png", "b.png", *TINY, "--method", "gradient", "--metric", "pointing_game", "--masks", "masks", *json_option)
         assert code == 2
-        assert err.startswith("Error: b.png: The mask of image 1 has shape (3, 4)")
+        assert err.startswith("Error: b.png: The mask of the image has shape (3, 4)")
         assert err.count("\n") == 1
         assert "a.png" in out
         assert "b.png" not in out

@@ -162,7 +162,7 @@ class TestEveryMetricOfAreas:
         assert torch.equal(judge(name, maps, mask, geometry), judge(name, maps, seen))
         outside = torch.zeros(1, 40, 60)
         outside[0, :, :10] = 1
-        with pytest.raises(UndefinedError, match=r"is not defined for image 1: its mask has no pixel in the model's input\.$"):
+        with pytest.raises(UndefinedError, match=r"is not defined for the image: its mask has no pixel in the model's input\.$"):
             judge(name, maps, outside, geometry)
 
     def test_undefined(self, name, judge):

@@ -8,6 +8,11 @@ class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to give instead."""
 
 
+def nth(place: int, count: int) -> str:
+    """How a sentence calls one of `count` images: by its number, or as the only one."""
+    return "the image" if count == 1 else f"image {place + 1}"
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """An `InputError` for an unknown name, offering the nearest known ones.
 

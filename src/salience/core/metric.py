@@ -12,7 +12,7 @@ from torch import Tensor
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
-from salience.core.errors import InputError
+from salience.core.errors import InputError, nth
 from salience.core.explainer import Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
@@ -201,7 +201,7 @@ class Metric(Options):
             found = self.judge(case)
         bad = (~torch.isfinite(found.values)).nonzero()
         if len(bad):
-            raise UndefinedError(f"{self.name} is not defined for image {int(bad[0]) + 1}: it came out as {found.values[bad[0, 0]].item()}.")
+            raise UndefinedError(f"{self.name} is not defined for {nth(int(bad[0]), len(images))}: it came out as {found.values[bad[0, 0]].item()}.")
         return found
 
 
@@ -279,7 +279,7 @@ def _checked_maps(maps: Any, images: Images) -> Maps:
         raise InputError(f"maps of shape {tuple(maps.shape)} do not fit images of shape {tuple(images.shape)}: give one map per image, (n, c, h, w), (n, 1, h, w) or (n, h, w).")
     bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
     if len(bad):
-        raise UndefinedError(f"The map of image {int(bad[0]) + 1} holds NaN or infinity, so no metric is defined for it.")
+        raise UndefinedError(f"The map of {nth(int(bad[0]), len(maps))} holds NaN or infinity, so no metric is defined for it.")
     return maps
 
 
@@ -292,12 +292,12 @@ def _checked_masks(masks: Any, images: Images, geometry: Sequence[Geometry] | No
         raise InputError(f"{len(masks)} masks were given for {len(images)} images: give one per image.")
     found = []
     for number, each in enumerate(masks):
-        mask = real_tensor(each, f"The mask of image {number + 1} must be a tensor or an array")
+        mask = real_tensor(each, f"The mask of {nth(number, len(masks))} must be a tensor or an array")
         sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
         if tuple(mask.shape) not in sizes:
             wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))
-            raise InputError(f"The mask of image {number + 1} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
+            raise InputError(f"The mask of {nth(number, len(masks))} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
         if mask.isnan().any():
-            raise InputError(f"The mask of image {number + 1} holds NaN: give 0 off the object and another number on it.")
+            raise InputError(f"The mask of {nth(number, len(masks))} holds NaN: give 0 off the object and another number on it.")
         found.append(mask != 0)
     return found

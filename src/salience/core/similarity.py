@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core import registry
-from salience.core.errors import InputError
+from salience.core.errors import InputError, nth
 from salience.core.explanation import Explanation
 from salience.core.metric import UndefinedError, real_tensor
 from salience.core.options import Options
@@ -106,5 +106,5 @@ def _checked(value: Any) -> Maps:
     maps = maps[:, None] if maps.ndim == 3 else maps
     bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
     if len(bad):
-        raise UndefinedError(f"The map of image {int(bad[0]) + 1} holds NaN or infinity, so no similarity is defined for it.")
+        raise UndefinedError(f"The map of {nth(int(bad[0]), len(maps))} holds NaN or infinity, so no similarity is defined for it.")
     return maps

@@ -3,6 +3,7 @@
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from salience.core.errors import nth
 from salience.core.metric import Case, Metric, UndefinedError
 from salience.core.types import PerImage
 
@@ -26,7 +27,7 @@ def refuse(metric: Metric, bad: Bool[Tensor, " n"], why: str) -> None:
     """
     found = bad.nonzero()
     if len(found):
-        raise UndefinedError(f"{metric.name} is not defined for image {int(found[0]) + 1}: {why}.")
+        raise UndefinedError(f"{metric.name} is not defined for {nth(int(found[0]), len(bad))}: {why}.")
 
 
 def top_share(values: Float[Tensor, "n v"], inside: Bool[Tensor, "n v"], k: Int[Tensor, " n"]) -> PerImage:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from salience.core.draws import stack
-from salience.core.errors import InputError
+from salience.core.errors import InputError, nth
 from salience.core.metric import Case, Judgement, Metric, UndefinedError
 from salience.core.options import option
 from salience.core.registry import register
@@ -77,7 +77,7 @@ class Infidelity(Metric):
         if self.scale:
             size = predicted.square().mean(1, keepdim=True)
             if (size == 0).any():
-                raise UndefinedError(f"{self.name} has no scale for image {int((size == 0).nonzero()[0, 0]) + 1}: its map predicts no change for any square; scale=false judges it as it is.")
+                raise UndefinedError(f"{self.name} has no scale for {nth(int((size == 0).nonzero()[0, 0]), len(size))}: its map predicts no change for any square; scale=false judges it as it is.")
             predicted = predicted * (changes * predicted).mean(1, keepdim=True) / size
         errors = (changes - predicted).square()
         return Judgement(errors.mean(1).float(), None if self.samples is None else (errors.std(1) / errors.shape[1] ** 0.5).float())

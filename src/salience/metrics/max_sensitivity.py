@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from salience.core.draws import Stream, stack
+from salience.core.errors import nth
 from salience.core.metric import Case, Curve, Judgement, Metric, UndefinedError
 from salience.core.options import option
 from salience.core.registry import register
@@ -39,7 +40,7 @@ class MaxSensitivity(Metric):
         clean = case.explained(case.images, case.targets, case.draws)
         norm = clean.flatten(1).norm(dim=1)
         if (norm == 0).any():
-            raise UndefinedError(f"{self.name} is not defined for image {int((norm == 0).nonzero()[0]) + 1}: its map is zero everywhere, so a change relative to it has no size.")
+            raise UndefinedError(f"{self.name} is not defined for {nth(int((norm == 0).nonzero()[0]), len(norm))}: its map is zero everywhere, so a change relative to it has no size.")
         together, found = max(1, case.model.images_at_once(shape[1:]) // n), []
         for start in range(0, self.samples, together):
             numbers = range(start, min(start + together, self.samples))
