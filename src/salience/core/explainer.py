@@ -241,8 +241,8 @@ class MonteCarlo(Explainer):
         return self.samples  # type: ignore[attr-defined]  # a field of nearly every method; others override
 
     def at_once(self, model: Classifier, images: Images) -> int:
-        """Images that go through the network at once."""
-        return model.images_at_once(images.shape[-2:])
+        """Images that go through the network at once: more where nothing goes back through it."""
+        return model.images_at_once(images.shape[-2:], gradients=registry.facts_of(type(self)).get("needs_gradient", True))
 
     def accumulator(self, images: Images, errors: bool) -> Accumulator:
         """What collects the draws: their mean, with its error if asked for, unless the method is about something else."""

@@ -91,6 +91,8 @@ def name_of(cls: type) -> str:
 
 
 def facts_of(cls: type) -> dict[str, Any]:
-    """The facts declared when a class was registered."""
+    """The facts declared when a class was registered; none if it was not."""
+    if cls not in _names:
+        return {}
     kind, name = _names[cls]
     return _entries[kind][name].facts

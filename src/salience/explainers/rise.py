@@ -55,10 +55,6 @@ class Rise(MonteCarlo):
 
     own_score = "probability"
 
-    def at_once(self, model: Classifier, images: Images) -> int:
-        """Forward passes only."""
-        return model.images_at_once(images.shape[-2:], gradients=False)
-
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
         return Attribution(self.collected(model, images, targets, streams)[1].estimate.maps)

@@ -21,11 +21,12 @@ from salience.core.errors import InputError
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation, finite
 from salience.core.files import atomic
+from salience.core.registry import facts_of
 from salience.core.spec import build
 from salience.core.types import Outputs
 from salience.explainers._input_noise import InputNoise
 from salience.explainers._layers import white_box
-from salience.show.overlay import facts_of_class, overlay
+from salience.show.overlay import overlay
 from salience.zoo.images import Photographs, load_images
 from salience.zoo.models import load_model
 
@@ -186,7 +187,7 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
             if not isinstance(level, InputNoise):  # which needs no more of the network than its base
                 white_box(model, level)
             level = base
-        if not model.white_box and facts_of_class(type(level)).get("needs_gradient"):
+        if not model.white_box and facts_of(type(level)).get("needs_gradient"):
             model.gradient(images, outputs.argmax(1))  # says why it cannot be had
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
+from salience.core.registry import facts_of
 from salience.core.spec import build
 from salience.show.colour import LEVEL, PERCENTILE, Scale, Shown, facts, shown
 
@@ -248,20 +249,10 @@ def unit_of(e: Explanation) -> str:
         explainer = build("explainer", e.method)
         while declared is None and getattr(explainer, "base", None) is not None:
             explainer = explainer.base
-            declared = facts_of_class(type(explainer)).get("unit")
+            declared = facts_of(type(explainer)).get("unit")
     except InputError:  # a user's own function
         declared = None
     return declared.format(score=score) if declared else f"explains the {score}"
-
-
-def facts_of_class(cls: type) -> dict:
-    """Declared facts of a registered class; nothing for another."""
-    from salience.core.registry import facts_of
-
-    try:
-        return facts_of(cls)
-    except KeyError:
-        return {}
 
 
 def draws_of(e: Explanation, index: int) -> str:
