@@ -14,7 +14,7 @@ from salience.core.model import PRECISIONS, Model
 from salience.training.card import load_trained
 
 LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
-LITE_SIGMAS = {"efficientnet-lite0": 0.0075, "efficientnet-lite1": 0.0084}
+LITE_SIGMAS = {"efficientnet-lite0": 0.0075, "efficientnet-lite1": 0.0084, "efficientnet-lite2": 0.0097}
 """Weight noise at which relative accuracy drops by 5 %, as `bench/weight_sigma.py` prints it."""
 
 WEIGHTS = Path(__file__).parent / "weights"
