@@ -1,6 +1,8 @@
 """Speed beside today's usual tools and beside the limit: bare forward and backward passes on the same chunks."""
 
+import argparse
 import statistics
+from dataclasses import dataclass
 
 import torch
 
@@ -60,78 +62,101 @@ def agreement(method: sal.Explainer, model: sal.Model, fast: sal.Model, images: 
     )
 
 
-def weight_noise(model: sal.Model, fast: sal.Model, plain: torch.nn.Module, images: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, asked: str) -> None:
+@dataclass
+class Setting:
+    """What all tables share: the default model in both precisions, PyTorch's plain network, and photographs with their predictions."""
+
+    model: sal.Model
+    fast: sal.Model
+    plain: torch.nn.Module
+    images: torch.Tensor
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def load(cls) -> "Setting":
+        """With eight photographs."""
+        model, fast = sal.load_model(), sal.load_model(precision="bfloat16")
+        images = photographs(8, model)
+        plain = sal.load_model().module.to(memory_format=torch.contiguous_format)
+        return cls(model, fast, plain, images, normalised(images, model.mean, model.std, model.value_range), model.outputs(images).argmax(1))
+
+
+def weight_noise(on: Setting, n: int, asked: str) -> None:
     """NoiseGrad and FusionGrad of some photographs."""
-    n = len(images)
+    model, fast, images, inputs, targets = on.model, on.fast, on.images[:n], on.inputs[:n], on.targets[:n]
     noise, fusion = sal.NoiseGrad(weight_sigma=0.005), sal.FusionGrad(weight_sigma=0.005)
     limits = {"authors' procedure": asked, "bare draws + bare gradients": "0.87 or more"}
     cases = {
         "ours": lambda: noise(model, images, targets),
         "ours, bfloat16": lambda: noise(fast, images, targets),
         "bare draws + bare gradients": lambda: bare_noise(model, images, targets, 25, n),
-        "authors' procedure": lambda: noisegrad(plain, inputs, targets),
+        "authors' procedure": lambda: noisegrad(on.plain, inputs, targets),
     }
     table(f"noisegrad_{n}", f"NoiseGrad, 25 draws of weights, {n} photograph(s)", interleaved(cases), "ours", limits)
     cases = {
         "ours": lambda: fusion(model, images, targets),
         "ours, bfloat16": lambda: fusion(fast, images, targets),
         "bare draws + bare gradients": lambda: bare_noise(model, images, targets, 10, 10 * n),
-        "authors' procedure": lambda: fusiongrad(plain, inputs, targets),
+        "authors' procedure": lambda: fusiongrad(on.plain, inputs, targets),
     }
     table(f"fusiongrad_{n}", f"FusionGrad, 10 x 10, {n} photograph(s)", interleaved(cases), "ours", limits)
     for method in (noise, fusion):
         agreement(method, model, fast, images, targets)
 
 
-def main() -> None:
-    """All speed tables."""
-    model, fast = sal.load_model(), sal.load_model(precision="bfloat16")
-    images = photographs(8, model)
-    targets = model.outputs(images).argmax(1)
-    plain = sal.load_model().module.to(memory_format=torch.contiguous_format)
-    inputs = normalised(images, model.mean, model.std, model.value_range)
-    one, target, sigma = inputs[:1], int(targets[0]), 0.2 * float(inputs[0].max() - inputs[0].min())
-
+def smoothgrad_table(on: Setting) -> None:
+    """SmoothGrad beside captum's, at its default and at its best batch."""
+    one, target, sigma = on.inputs[:1], int(on.targets[0]), 0.2 * float(on.inputs[0].max() - on.inputs[0].min())
     method = sal.SmoothGrad(samples=50)
-    trial = {f"batch {size}": (lambda size=size: smoothgrad(plain, one, target, 50, sigma, size)) for size in (1, 2, 4, 8, 16)}
+    trial = {f"batch {size}": (lambda size=size: smoothgrad(on.plain, one, target, 50, sigma, size)) for size in (1, 2, 4, 8, 16)}
     tried = interleaved(trial, 2)
     best = min(trial, key=lambda name: statistics.median(tried[name]))
+    default, at_best = "captum NoiseTunnel, default (all at once)", f"captum NoiseTunnel, best ({best})"
     times = interleaved(
         {
-            "ours": lambda: method(model, images[:1], targets[:1]),
-            "ours, bfloat16": lambda: method(fast, images[:1], targets[:1]),
-            "bare gradients": lambda: bare_gradients(model, images[:1], targets[:1], 50),
-            "captum NoiseTunnel, default (all at once)": lambda: smoothgrad(plain, one, target, 50, sigma),
-            f"captum NoiseTunnel, best ({best})": trial[best],
+            "ours": lambda: method(on.model, on.images[:1], on.targets[:1]),
+            "ours, bfloat16": lambda: method(on.fast, on.images[:1], on.targets[:1]),
+            "bare gradients": lambda: bare_gradients(on.model, on.images[:1], on.targets[:1], 50),
+            default: lambda: smoothgrad(on.plain, one, target, 50, sigma),
+            at_best: trial[best],
         }
     )
-    table(
-        "smoothgrad",
-        "SmoothGrad, 50 samples, one photograph",
-        times,
-        "ours",
-        {"captum NoiseTunnel, default (all at once)": "4 or more", f"captum NoiseTunnel, best ({best})": "1.4 or more, or bare gradients 0.9 or more"},
-    )
+    table("smoothgrad", "SmoothGrad, 50 samples, one photograph", times, "ours", {default: "4 or more", at_best: "1.4 or more, or bare gradients 0.9 or more"})
+    agreement(method, on.model, on.fast, on.images[:1], on.targets[:1])
 
-    agreement(method, model, fast, images[:1], targets[:1])
 
-    method = sal.Rise(samples=MASKS)
+def rise_table(on: Setting) -> None:
+    """RISE beside bare forward passes and its authors' procedure."""
+    method, image, target = sal.Rise(samples=MASKS), on.images[:1], on.targets[:1]
     times = interleaved(
         {
-            "ours": lambda: method(model, images[:1], targets[:1]),
-            "bare forward passes": lambda: bare_forwards(model, images[:1], MASKS),
-            "bare forward passes of PyTorch": lambda: bare_forwards(model, images[:1], MASKS, plain=True),
-            "ours, bfloat16": lambda: method(fast, images[:1], targets[:1]),
-            "bare forward passes, bfloat16": lambda: bare_forwards(fast, images[:1], MASKS),
-            "authors' procedure (float64 masks, batch 100)": lambda: rise(plain, one, MASKS),
+            "ours": lambda: method(on.model, image, target),
+            "bare forward passes": lambda: bare_forwards(on.model, image, MASKS),
+            "bare forward passes of PyTorch": lambda: bare_forwards(on.model, image, MASKS, plain=True),
+            "ours, bfloat16": lambda: method(on.fast, image, target),
+            "bare forward passes, bfloat16": lambda: bare_forwards(on.fast, image, MASKS),
+            "authors' procedure (float64 masks, batch 100)": lambda: rise(on.plain, on.inputs[:1], MASKS),
         }
     )
     table("rise_speed", f"RISE, {MASKS} masks, one photograph", times, "ours", dict.fromkeys(("bare forward passes", "bare forward passes of PyTorch"), "0.91 or more"))
-    agreement(method, model, fast, images[:1], targets[:1])
+    agreement(method, on.model, on.fast, image, target)
 
+
+def weight_noise_tables(on: Setting) -> None:
+    """NoiseGrad and FusionGrad of one photograph and of eight."""
     for n, asked in ((1, "1 or more"), (8, "3 or more")):
-        weight_noise(model, fast, plain, images[:n], inputs[:n], targets[:n], asked)
+        weight_noise(on, n, asked)
 
+
+TABLES = {"smoothgrad": smoothgrad_table, "rise": rise_table, "weights": weight_noise_tables}
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"which: {', '.join(TABLES)}; all by default")
+    chosen = parser.parse_args().tables or list(TABLES)
+    if not set(chosen) <= set(TABLES):
+        parser.error(f"tables are {', '.join(TABLES)}, not {' '.join(sorted(set(chosen) - set(TABLES)))}")
+    setting = Setting.load()
+    for name in chosen:
+        TABLES[name](setting)
