@@ -31,7 +31,7 @@ class Photographs(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # torch's own way to say so
 
-    names: list[str]
+    names: list[str] = None  # type: ignore[assignment]  # earlier versions of torch have a property of this name, which this hides
     geometry: list[Geometry]
     pictures: list[Image.Image]
 
