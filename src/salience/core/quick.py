@@ -314,7 +314,7 @@ def quick(network: nn.Module) -> AbstractContextManager:
     so by ``only_relu``), and nothing where somebody's hooks look at what its modules return.
     """
     outer = function_modes()
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()) or nn.modules.module._has_any_global_hook()
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()) or any(getattr(nn.modules.module, name) for name in GLOBAL_HOOKS)
     if hooked or not all(getattr(mode, "only_relu", False) for mode in outer):
         return nullcontext()
     return Quick(WITHOUT_RELU if outer else QUICK)
@@ -391,6 +391,9 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Ten
     with torch.autocast(device, enabled=False):
         return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
 
+
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+"""Where torch keeps hooks on all modules."""
 
 AWAITED: dict[type[Waiting], tuple[Callable, ...]] = {Padding: (F.conv2d, torch.conv2d), Convolution: (F.batch_norm,)}
 WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.pad: _pad, F.conv2d: _conv2d, torch.conv2d: _conv2d}
