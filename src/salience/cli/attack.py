@@ -109,7 +109,7 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, aim: Any
     seconds = time.perf_counter() - start
     row = row_of(found, 0) | {"image": str(path), "seed": seed, "seconds": round(seconds, 3), "perturbed": f"{stem}.npz", "pictures": [f"{stem}.png"]}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"model": found.model, "weights": found.weights})))
+    np.savez_compressed(buffer, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"model": found.model, "weights": found.weights})))
     for suffix, content in ((".npz", buffer.getvalue()), (".png", attack_figure(found))):
         with atomic(f"{stem}{suffix}") as file:
             file.write(content)

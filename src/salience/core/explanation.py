@@ -223,7 +223,7 @@ class Explanation:
             record["images"]["converged"] = self.converged.tolist()
         text = json.dumps(finite(record), allow_nan=False)
         with atomic(path) as file:
-            np.savez_compressed(file, allow_pickle=False, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})
+            np.savez_compressed(file, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":

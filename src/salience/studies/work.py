@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from salience.core.classifier import Classifier
@@ -27,7 +28,7 @@ from salience.zoo.images import Photographs, load_images
 from salience.zoo.models import load_model
 
 RELATIVE_ERROR = "relative_error"
-"""A row that every study has: the relative Monte-Carlo error of the map, 0 for a deterministic method."""
+"""A row that every study has: the relative Monte-Carlo error of the map, 0 for a deterministic method, undefined where it is not known or infinite."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,15 @@ def _similar(similarity: Similarity, pair: Pair) -> Judgement:
     return Judgement(similarity.compare_within(pair.clean[:, None], pair.perturbed[:, None], pair.visible).float())
 
 
+def _relative_error(e: Explanation) -> Judgement:
+    relative = e.relative_error
+    if relative is None and e.certainty != "deterministic":
+        raise UndefinedError(f"{e.method} draws at random but does not know its error.")
+    if relative is not None and torch.isinf(relative).any():
+        raise UndefinedError("Nothing stands out of the sampling noise, so the relative error is infinite: take more draws.")
+    return Judgement(torch.zeros(1) if relative is None else relative)
+
+
 class _Work:
     def __init__(self, study: Study, unit: Unit, keep_maps: bool) -> None:
         self.study, self.unit, self.keep_maps = study, unit, keep_maps
@@ -135,7 +145,7 @@ class _Work:
                 self.map_of(model, image, item, target, seed, {"target": target, "label": model.label(target), "seed": seed})
         if self.keep_maps and self.maps["map"]:
             with io.BytesIO() as buffer:
-                np.savez_compressed(buffer, allow_pickle=False, image=image.as_subclass(Tensor).numpy(), **{name: np.stack(parts) for name, parts in self.maps.items() if parts})
+                np.savez_compressed(buffer, image=image.as_subclass(Tensor).numpy(), **{name: np.stack(parts) for name, parts in self.maps.items() if parts})
                 self.result.maps = buffer.getvalue()
         return self.result
 
@@ -160,8 +170,7 @@ class _Work:
         except Exception as error:  # a method that cannot explain this must not stop the others
             self.failed(key, error)
             return
-        relative = e.relative_error
-        self.add(key | {"metric": RELATIVE_ERROR, "value": 0.0 if relative is None else float(relative[0]), "seconds": time.perf_counter() - start})
+        self.measured(key | {"metric": RELATIVE_ERROR, "seconds": time.perf_counter() - start}, partial(_relative_error, e))
         if self.keep_maps:
             self.keep(e, target, seed)
         for name in self.study.quality:
