@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import salience as sal
+from salience.attacks._judge import Judge
 from salience.attacks._optimiser import Descent, composed, descend, penalised
 from salience.attacks.attack import Problem, fixed_draws, units
 from salience.cli.attack import row_of
@@ -327,6 +328,7 @@ MISTAKES = {
     "The maps of gradient have no slope, since the activations of Sequential have no second derivative: write them as ReLU, ReLU6, LeakyReLU or PReLU, which an attack smooths.": (
         lambda net, x: sal.attack(simple(Largest), x, x.roll(1, 0), steps=1)
     ),
+    "beta is one positive number, or two to grow from one to the other, not inf.": lambda net, x: sal.attack(net, x, x, beta=(float("inf"),)),
     "Each threat can be given once, not delta+delta: give one of them a larger budget.": lambda net, x: sal.attack(net, x, x, threat="delta+delta"),
     "Unknown threat 'detla': did you mean delta?": lambda net, x: sal.attack(net, x, x, threat="detla"),
     "An attack looks at the network and the method: use sal.attack(model, images, method=...), or name it as a perturbation in a study.": lambda net, x: sal.Attack()(x),
@@ -381,6 +383,98 @@ def test_the_finished_image_is_within_the_budget_in_double_precision(budget, nor
     used = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
     assert (used <= budget).all()
     assert (used >= 0.9 * budget).all()
+
+
+@pytest.mark.parametrize("threat", ["delta", "stadv", "recolor", "recolor+stadv+delta"])
+def test_what_is_reported_is_what_was_applied(threat, net, pictures):
+    """The parameters of the finished run make the finished images, to the last digit."""
+    attack = sal.Attack(threat=threat, steps=3)
+    found = descend(attack.threats, pictures, [each.start(pictures) for each in attack.threats], problem_of(attack, net, pictures, None).loss, 3, lambda done: None)
+    images = pictures
+    for each, values in zip(attack.threats, found.parameters, strict=True):
+        images = each.apply(images, values)
+    assert torch.equal(images, found.images)
+
+
+def test_pixels_that_rounding_put_outside_do_not_use_up_the_budget(net, pictures):
+    images = pictures.clone()
+    images[0, 0, 0, :2] = torch.tensor([-0.0009, 1.0009])
+    found = sal.attack(net, images, pictures.roll(1, 0), steps=2, threat="delta:budget=0.0005")
+    assert torch.equal(found.images, images.clamp(0, 1))
+    assert (found.perturbed - found.images).abs().max() <= 0.0005
+
+
+def test_images_made_in_inference_mode_can_be_attacked_and_aimed_at(net, pictures):
+    attack = sal.Attack(steps=2)
+    expected = attack.run(net, pictures, pictures.roll(1, 0), random_draws=1)
+    with torch.inference_mode():
+        images, aim = pictures.clone(), pictures.roll(1, 0)
+        inside = attack.run(net, images, aim, random_draws=1)
+    outside = attack.run(net, images, aim, random_draws=1)
+    for found in (inside, outside):
+        assert torch.equal(found.perturbed, expected.perturbed)
+
+
+def test_several_images_at_once_or_in_parts_come_out_alike(net, pictures):
+    """Each part has its own targets, maps and aims: with one image at a time none is another's."""
+    targets, seeds = [3, 2, 1, 0], [1, 2, 3, 4]
+    whole, parts = (sal.Attack(steps=4, restarts=2).run(net.using(chunk=chunk), pictures, pictures.roll(1, 0), targets, seed=seeds, random_draws=1) for chunk in (4, 1))
+    assert torch.allclose(whole.perturbed, parts.perturbed, atol=2e-3)
+    assert torch.allclose(whole.distance_to_target[1], parts.distance_to_target[1], atol=0.02)
+    assert torch.allclose(whole.history, parts.history, rtol=0.02, atol=1e-3)
+    assert torch.allclose(whole.budget["delta"], parts.budget["delta"], atol=1e-5)
+
+
+def test_what_chooses_among_runs_looks_at_the_class_explained_of_each_image(net, pictures):
+    targets = torch.tensor([3, 2, 1, 0])
+    judge = Judge(net, sal.Gradient(), targets, streams([1, 2, 3, 4], 4))
+    chooser = judge.chooser(slice(1, 3))
+    assert torch.equal(chooser.targets, targets[1:3])
+    assert [stream.key for stream in chooser.streams] == [(2,), (3,)]
+    assert torch.allclose(chooser.maps(pictures[1:3]), net.gradient(pictures[1:3], targets[1:3]), atol=1e-5)
+
+
+def test_threats_are_applied_in_their_order_whatever_was_written():
+    for text in ("delta+stadv+recolor", "stadv+recolor+delta", "recolor+stadv+delta"):
+        assert [each.name for each in sal.Attack(threat=text).threats] == ["recolor", "stadv", "delta"]
+
+
+def test_progress_counts_the_steps_of_all_runs_and_parts(net, pictures):
+    told = []
+    sal.Attack(steps=2, restarts=3).run(net.using(chunk=2), pictures, random_draws=0, progress=lambda done, total: told.append((done, total)))
+    assert told == [(count, 12) for count in range(1, 13)]
+
+
+def test_the_probabilities_and_the_flow_are_those_of_the_class_explained_and_of_the_moving_threat(net, pictures):
+    targets = torch.tensor([3, 2, 1, 0])
+    found = sal.Attack(threat="delta+stadv", steps=2).run(net, pictures, pictures.roll(1, 0), targets, random_draws=0)
+    for images, probability, predicted in zip((pictures, found.perturbed), found.probability, found.predictions, strict=True):
+        outputs = net.outputs(images)
+        assert torch.allclose(probability, outputs.softmax(1).gather(1, targets[:, None])[:, 0], atol=1e-5)
+        assert torch.equal(predicted, outputs.argmax(1))
+    assert found.flow.shape == (4, 17, 19, 2)
+    assert torch.equal(found.flow.flatten(1).abs().amax(1), found.budget["stadv"])
+    assert sal.Attack(steps=1).run(net, pictures, random_draws=0).flow is None
+
+
+def test_a_network_in_training_mode_is_attacked_as_it_is_in_use(net, pictures):
+    """Also where the method does not tell its outputs, so that the network is asked for them."""
+    attack = sal.Attack(method="beta_smoothing", steps=2)
+    expected = attack.run(net, pictures, pictures.roll(1, 0), random_draws=0)
+    net.module.train()
+    state = {key: value.clone() for key, value in net.module.state_dict().items()}
+    found = attack.run(net, pictures, pictures.roll(1, 0), random_draws=0)
+    assert torch.equal(found.perturbed, expected.perturbed)
+    assert all(torch.equal(value, state[key]) for key, value in net.module.state_dict().items())
+
+
+def test_denormal_numbers_stay_flushed_where_they_were(net, pictures):
+    try:
+        torch.set_flush_denormal(True)
+        sal.attack(net, pictures, steps=1)
+        assert (torch.full((1,), 1e-38) * 0.1).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_arrays_are_images_as_tensors_are(net, pictures):
@@ -470,17 +564,24 @@ def test_runs_from_the_second_on_begin_at_random_changes_of_full_strength(net, p
     assert not torch.equal(starts[1][0], starts[2][0])
 
 
-def test_random_changes_are_twenty_and_their_median_counts(net, pictures, monkeypatch):
-    numbers = []
+def test_random_changes_are_twenty_different_ones_and_their_median_counts(net, pictures, monkeypatch):
+    images, calls = [], []
 
-    def tenfold(attack, judge, perturbed, clean, aim, maps=None):
-        numbers.append(maps is None)
-        return {"original": torch.full((4,), float(sum(numbers)) ** 2)}
+    def noted(threats, images_, parameters):
+        images.append(composed(threats, images_, parameters)[0])
+        return images[-1], parameters
 
-    monkeypatch.setattr(sal.Attack, "_compare", tenfold)
+    def tenfold(maps, clean, aim):
+        calls.append(maps)
+        return {"original": torch.full((4,), float(len(calls)) ** 2)}
+
+    monkeypatch.setattr("salience.attacks.attack.composed", noted)
+    monkeypatch.setattr("salience.attacks.attack.distances", tenfold)
     found = sal.attack(net, pictures, steps=1)
-    assert sum(numbers) == 20
+    assert len(calls) == 20 + 1
     assert torch.allclose(found.random_distance_to_original, torch.full((4,), (100.0 + 121.0) / 2))
+    random = [each for each in images[-20:] if (each - pictures).abs().amax() > 0.02]  # the whole budget, that is
+    assert len({each.numpy().tobytes() for each in random}) == 20
 
 
 @pytest.mark.parametrize(("wrapped", "samples", "judged"), [(False, 3, 50), (True, 3, 50), (True, 60, 60)])

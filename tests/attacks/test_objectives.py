@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import salience as sal
+from salience.core.objective import cosine_distance, shares
 
 
 def spot(*places, size=(6, 8)):
@@ -31,3 +32,20 @@ def test_top_k_is_what_is_left_on_the_largest_pixels(share, left):
     clean[0, 1, 1:4] = torch.tensor([0.5, 0.3, 0.2])
     maps[0, 1, 1:5] = torch.tensor([0.4, 0.3, 0.2, 0.1])
     assert sal.TopK(share=share).loss(maps, clean, None).item() == pytest.approx(left)
+
+
+def test_shares_are_absolute_values_summed_over_channels():
+    maps = torch.tensor([[[[1.0, -2.0]], [[-3.0, 2.0]]], [[[0.0, 0.0]], [[0.0, 0.0]]]])
+    assert shares(maps).tolist() == [[[0.5, 0.5]], [[0.0, 0.0]]]
+
+
+def test_cosine_distance_is_exact_where_it_must_be():
+    """Nothing between equal maps, one of zeros too; 1 from a map of zeros to another, and between maps that do not meet."""
+    made = torch.rand(50, 6, 8, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros_like(made)
+    assert cosine_distance(made, made).eq(0).all()
+    assert cosine_distance(zero, zero).eq(0).all()
+    assert cosine_distance(made, zero).tolist() == pytest.approx([1] * 50)
+    assert cosine_distance(spot((0, 0)), spot((0, 1))).item() == pytest.approx(1)
+    assert cosine_distance(spot((0, 0)), spot((0, 0), (0, 1))).item() == pytest.approx(1 - 0.5**0.5)
+    assert cosine_distance(1e-20 * made, made).abs().max() < 1e-6

@@ -5,6 +5,7 @@ import torch
 
 import salience as sal
 from salience.attacks._optimiser import Descent, descend, penalised
+from salience.core.draws import streams
 
 GREY = torch.full((2, 3, 5, 7), 0.5)
 
@@ -42,6 +43,40 @@ def test_penalties_are_in_the_loss_of_a_run(name):
     found = descend([threat], GREY, [rough], nothing, 20, lambda done: None)
     assert torch.allclose(found.history[0], 0.5 * threat.penalty(rough))
     assert (threat.penalty(found.parameters[0]) < 0.95 * threat.penalty(rough)).all()
+
+
+def test_the_penalties_of_all_threats_count_and_each_has_its_own_step():
+    threats = sal.Attack(threat="stadv:weight=0.5+recolor:weight=2+delta").threats
+    rough = [threat.random(GREY, streams([1, 2], 2)) for threat in threats]
+    total = penalised(threats, GREY, rough, lambda images, step: 0 * images.flatten(1).sum(1), 0)
+    assert torch.allclose(total, 2 * threats[0].penalty(rough[0]) + 0.5 * threats[1].penalty(rough[1]))
+    weights, images = torch.rand(2, *GREY.shape, generator=torch.Generator().manual_seed(0))
+    start = [threat.start(images) for threat in threats]
+    found = descend(threats, images, start, lambda changed, step: (weights * changed).flatten(1).sum(1), 1, lambda done: None)
+    for threat, values in zip(threats, found.parameters, strict=True):
+        assert values.abs().max().item() == pytest.approx(threat.rate * threat.budget, rel=0.01)
+
+
+def test_every_step_begins_within_the_budget():
+    """What is made small, and where it is judged, is never outside: a run that walks out and is called back at its end is another."""
+    seen = []
+
+    def loss(images, step):
+        seen.append((images.detach() - GREY).abs().max().item())
+        return images.flatten(1).sum(1)
+
+    descend([sal.Delta(budget=0.01, rate=0.5)], GREY, [torch.zeros_like(GREY)], loss, 6, lambda done: None)
+    assert 0.0099 < max(seen) <= 0.01
+
+
+def test_an_infinite_gradient_does_not_stop_a_parameter_for_ever():
+    def loss(images, step):
+        root = (images[:, 0, 0, 0] - 0.5).abs().sqrt() if step == 0 else images[:, 0, 0, 0]  # its derivative at 0.5 is infinite
+        return root + images[:, 1].flatten(1).sum(1)
+
+    found = descend([sal.Delta()], GREY, [torch.full_like(GREY, 0.0)], loss, 6, lambda done: None)
+    assert found.blind.tolist() == [1, 1]
+    assert (found.parameters[0][:, 0, 0, 0] < -0.001).all()
 
 
 def test_steps_without_a_finite_gradient_are_counted():

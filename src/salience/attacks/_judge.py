@@ -1,14 +1,21 @@
-"""What an attack is judged by: maps of the network itself, and whether a method's maps can be attacked at all."""
+"""What an attack is judged by: maps of the network itself, those aimed at, and whether a method's maps can be attacked at all."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.explainer import Explainer, MonteCarlo
-from salience.core.types import Images, Maps, Targets
+from salience.core.explainer import Explainer, MonteCarlo, checked_images
+from salience.core.explanation import Explanation
+from salience.core.objective import cosine_distance, shares
+from salience.core.types import Images, Maps, PerImage, Saliency, Targets
 
 HELD_OUT = 50
 """Draws of a random method, at least, for the figures that are reported."""
@@ -69,3 +76,35 @@ def check_differentiable(method: Explainer) -> None:
     entry = registry.entries("explainer").get(method.name)
     if entry is not None and not entry.facts.get("needs_gradient", True):
         raise not_differentiable(method)
+
+
+def distances(maps: Maps, clean: Maps, aim: Saliency | None) -> dict[str, PerImage]:
+    """Cosine distances of maps: to the ones before, and to the shares aimed at if there are any."""
+    found = shares(maps)
+    away = {"original": cosine_distance(found, shares(clean))}
+    return away if aim is None else away | {"target": cosine_distance(found, aim)}
+
+
+def map_aimed_at(toward: Any, method: Explainer, view: Classifier, images: Images, streams: list[Stream]) -> Saliency:
+    """The shares of the map aimed at, one an image; of other images that of their predicted classes.
+
+    Raises:
+        InputError: If what is given is no map of the images' size, and no image.
+    """
+    if isinstance(toward, np.ndarray):
+        toward = torch.from_numpy(toward.copy())
+    if not isinstance(toward, Tensor | Explanation):
+        raise InputError(f"toward is images, maps or an Explanation, not {type(toward).__name__}: a file is read by sal.load_images([path], model).")
+    if isinstance(toward, Tensor) and toward.ndim == 3 and len(toward) == view.channels_in > 1:
+        raise InputError(f"toward has shape {tuple(toward.shape)}, which may be one image or {len(toward)} maps: give an image as (1, c, h, w), maps as (n, 1, h, w).")
+    if isinstance(toward, Explanation):
+        maps = toward.maps
+    elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
+        others = checked_images(toward, view).clone()  # what was made in inference mode has no gradient
+        maps = Judge(view, method, view.outputs(others).argmax(1), [*streams, *streams[:1] * len(others)][: len(others)], draws="aim").maps(others)
+    else:
+        maps = torch.as_tensor(toward).float()
+    maps = maps[:, None] if maps.ndim == 3 else maps
+    if maps.ndim != 4 or len(maps) not in (1, len(images)) or maps.shape[-2:] != images.shape[-2:] or not torch.isfinite(maps).all() or not maps.any():
+        raise InputError(f"The map to aim at has shape {tuple(maps.shape)}: give one map, or one an image, of {images.shape[-2]} x {images.shape[-1]} pixels, finite and not all 0.")
+    return shares(maps).to(images).expand(len(images), -1, -1)

@@ -1,6 +1,7 @@
 """One optimiser for all threats: projected Adam, its step made smaller half-way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -41,6 +42,12 @@ class Descent(NamedTuple):
 
         parameters = [chosen(*pair) for pair in zip(self.parameters, earlier.parameters, strict=True)]
         return Descent(chosen(self.images, earlier.images), parameters, earlier.history, self.blind + earlier.blind)
+
+
+def joined(parts: Sequence[Descent]) -> Descent:
+    """Runs of some images each as one of all."""
+    parameters = [torch.cat(each) for each in zip(*(part.parameters for part in parts), strict=True)]
+    return Descent(torch.cat([part.images for part in parts]), parameters, torch.cat([part.history for part in parts], 1), torch.cat([part.blind for part in parts]))
 
 
 def composed(threats: Sequence[Threat], images: Images, parameters: Parameters) -> tuple[Images, Parameters]:
@@ -100,5 +107,15 @@ def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: 
                 values.copy_(inside)
         history.append(value.detach().cpu())
         tell(step + 1)
-    final = [values.detach() for values in parameters]
-    return Descent(composed(threats, images, final)[0], final, torch.stack(history), blind)
+    return Descent(*composed(threats, images, [values.detach() for values in parameters]), torch.stack(history), blind)
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers too small for the usual form count as 0 inside: with them softplus is several times slower."""
+    flushed = (torch.full((1,), torch.finfo(torch.float32).tiny) / 2).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)

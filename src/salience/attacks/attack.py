@@ -1,18 +1,18 @@
 """Attacks on explanations: the map changes, the image and the prediction stay."""
 
 import dataclasses
+import functools
+import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from salience.attacks._judge import Judge, check_differentiable, is_random, not_differentiable
-from salience.attacks._optimiser import Descent, composed, descend, random_change
+from salience.attacks._judge import Judge, check_differentiable, distances, is_random, map_aimed_at, not_differentiable
+from salience.attacks._optimiser import Descent, Parameters, composed, descend, joined, random_change, without_denormals
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
 from salience.core import registry
@@ -20,7 +20,6 @@ from salience.core.classifier import Classifier, Tape
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
-from salience.core.explanation import Explanation
 from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
 from salience.core.options import option
@@ -79,7 +78,7 @@ class Attack(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.beta) not in (1, 2) or not all(each > 0 for each in self.beta):
+        if len(self.beta) not in (1, 2) or not all(0 < each < math.inf for each in self.beta):
             raise InputError(f"beta is one positive number, or two to grow from one to the other, not {'+'.join(map(str, self.beta))}.")
         if not self.threat:
             raise InputError("There is no threat: give delta, stadv or recolor, or some of them joined by +.")
@@ -148,18 +147,22 @@ class Attack(Perturbation):
         score = model.named_score(model.available_score(self.method.score))
         view = model.using(score=score, progress=None)
         with torch.inference_mode(False), model.frozen(), without_denormals():
-            images = images.clone()
+            images = images.clamp(0, 1)  # a copy, and what rounding has put outside would count as change
             before = view.outputs(images)
             chosen = target_indices(targets, before, model).to(images.device)
             judge = Judge(view, self.method, chosen, sources)
             clean = judge.maps(images)
-            aim = None if toward is None else self._aim(toward, view, images, sources)
+            aim = None if toward is None else map_aimed_at(toward, self.method, view, images, sources)
             perturbed, parameters, history, blind = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
             maps = judge.maps(perturbed)
-            random = [self._compare(judge, composed(self.threats, images, random_change(self.threats, images, sources, draw))[0], clean, aim) for draw in range(random_draws)]
+            random = [distances(judge.maps(composed(self.threats, images, random_change(self.threats, images, sources, draw))[0]), clean, aim) for draw in range(random_draws)]
+            own = None
+            if self.fixed and self.restarts == 1 and is_random(self.method):
+                seen = distances(self.method.attribute(view, perturbed, chosen, fixed_draws(sources)).maps.detach().float(), clean, aim)
+                own = seen.get("target", seen["original"]).cpu()
             after = view.outputs(perturbed)
         probabilities = [model.as_probabilities(outputs) for outputs in (before, after)]
-        reached = self._compare(judge, perturbed, clean, aim, maps)
+        reached = distances(maps, clean, aim)
         middle = {key: torch.stack([each[key] for each in random]).quantile(0.5, dim=0) if random else None for key in reached}
         return Attacked(
             attack=attack,
@@ -177,72 +180,36 @@ class Attack(Perturbation):
             distance_to_original=reached["original"].cpu(),
             random_distance_to_target=middle.get("target"),
             random_distance_to_original=middle["original"],
-            own_draws=self._on_own_draws(view, perturbed, clean, aim, chosen, sources),
+            own_draws=own,
             history=history,
             blind=blind,
             model=model.name,
             weights=model.weights_hash(),
         )
 
-    def _aim(self, toward: Any, view: Classifier, images: Images, sources: list[Stream]) -> Saliency:
-        """The shares of the map aimed at, one an image."""
-        if isinstance(toward, np.ndarray):
-            toward = torch.from_numpy(toward.copy())
-        if not isinstance(toward, Tensor | Explanation):
-            raise InputError(f"toward is images, maps or an Explanation, not {type(toward).__name__}: a file is read by sal.load_images([path], model).")
-        if isinstance(toward, Tensor) and toward.ndim == 3 and len(toward) == view.channels_in > 1:
-            raise InputError(f"toward has shape {tuple(toward.shape)}, which may be one image or {len(toward)} maps: give an image as (1, c, h, w), maps as (n, 1, h, w).")
-        if isinstance(toward, Explanation):
-            maps = toward.maps
-        elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
-            others = checked_images(toward, view)
-            maps = Judge(view, self.method, view.outputs(others).argmax(1), [*sources, *sources[:1] * len(others)][: len(others)], draws="aim").maps(others)
-        else:
-            maps = torch.as_tensor(toward).float()
-        maps = maps[:, None] if maps.ndim == 3 else maps
-        if maps.ndim != 4 or len(maps) not in (1, len(images)) or maps.shape[-2:] != images.shape[-2:] or not torch.isfinite(maps).all() or not maps.any():
-            raise InputError(f"The map to aim at has shape {tuple(maps.shape)}: give one map, or one an image, of {images.shape[-2]} x {images.shape[-1]} pixels, finite and not all 0.")
-        return shares(maps).to(images).expand(len(images), -1, -1)
-
-    def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: "Judge", progress: Progress | None) -> Descent:
+    def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: Judge, progress: Progress | None) -> Descent:
         """The best of all restarts for each image, with its parameters, and the loss in every step of the first."""
-        assert self.objective is not None  # chosen by `aiming`
-        step, done = view.images_at_once(images.shape[-2:]), 0
-        parts = [slice(start, start + step) for start in range(0, len(images), step)]
+        size = view.images_at_once(images.shape[-2:])
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
 
         def problem_of(part: slice, restart: int) -> Problem:
             sources = [stream.at(restart) for stream in judge.streams[part]]
             return Problem(self, view, images[part], judge.targets[part], clean[part], None if aim is None else aim[part], sources)
 
+        def run_of(number: int, restart: int) -> Run:
+            done, problem = (number * self.restarts + restart) * self.steps, problem_of(parts[number], restart)
+
+            def tell(count: int) -> None:
+                if progress is not None:
+                    progress(done + count, len(parts) * self.restarts * self.steps)
+
+            found = descend(self.threats, problem.images, problem.start(restart > 0), problem.loss, self.steps, tell)
+            kept = view.outputs(found.images).argmax(1) == before[parts[number]].argmax(1)
+            return Run(found, kept, problem.objective.loss(shares(judge.chooser(parts[number]).maps(found.images)), problem.clean, problem.aim))
+
         for part in parts:
             problem_of(part, 0).check(part.start)
-        best: list[Descent] = []
-        for part in parts:
-            chosen: tuple[Descent, Tensor, Tensor] | None = None
-            for restart in range(self.restarts):
-
-                def tell(count: int, done: int = done) -> None:
-                    if progress is not None:
-                        progress(done + count, len(parts) * self.restarts * self.steps)
-
-                problem, here = problem_of(part, restart), images[part]
-                first = [threat.start(here) for threat in self.threats] if restart == 0 else composed(self.threats, here, random_change(self.threats, here, problem.streams, 0))[1]
-                found = descend(self.threats, here, first, problem.loss, self.steps, tell)
-                done += self.steps
-                kept = view.outputs(found.images).argmax(1) == before[part].argmax(1)
-                value = self.objective.loss(shares(judge.chooser(part).maps(found.images)), problem.clean, problem.aim)
-                if chosen is not None:
-                    better = torch.where(kept == chosen[1], value < chosen[2], kept)  # a kept class before all
-                    found, kept, value = found.after(chosen[0], better), torch.where(better, kept, chosen[1]), torch.where(better, value, chosen[2])
-                chosen = found, kept, value
-            assert chosen is not None
-            best.append(chosen[0])
-        whole = Descent(
-            torch.cat([each.images for each in best]),
-            [torch.cat(each) for each in zip(*(each.parameters for each in best), strict=True)],
-            torch.cat([each.history for each in best], 1),
-            torch.cat([each.blind for each in best]),
-        )
+        whole = joined([functools.reduce(Run.or_better, (run_of(number, restart) for restart in range(self.restarts))).found for number in range(len(parts))])
         if whole.blind.any():
             warnings.warn(
                 f"In {int(whole.blind.max())} of {self.restarts * self.steps} steps a part of the gradient was not finite at {int(whole.blind.count_nonzero())} of {len(images)} image(s), "
@@ -252,18 +219,18 @@ class Attack(Perturbation):
             )
         return whole
 
-    def _on_own_draws(self, view: Classifier, perturbed: Images, clean: Maps, aim: Saliency | None, targets: Targets, sources: list[Stream]) -> PerImage | None:
-        """What a fixed attack reaches on the draws it has seen."""
-        if not (self.fixed and self.restarts == 1 and is_random(self.method)):
-            return None
-        maps = self.method.attribute(view, perturbed, targets, fixed_draws(sources)).maps.detach().float()
-        return cosine_distance(shares(maps), shares(clean) if aim is None else aim).cpu()
 
-    def _compare(self, judge: "Judge", perturbed: Images, clean: Maps, aim: Saliency | None, maps: Maps | None = None) -> dict[str, PerImage]:
-        """Distances of the perturbed images' maps."""
-        found = shares(judge.maps(perturbed) if maps is None else maps)
-        distances = {"original": cosine_distance(found, shares(clean))}
-        return distances if aim is None else distances | {"target": cosine_distance(found, aim)}
+class Run(NamedTuple):
+    """What one run came to for some images: whether each keeps its class, and its objective by draws that the run has not seen."""
+
+    found: Descent
+    kept: Tensor
+    value: PerImage
+
+    def or_better(self, later: "Run") -> "Run":
+        """For each image the better of two runs: a kept class before all."""
+        better = torch.where(later.kept == self.kept, later.value < self.value, later.kept)
+        return Run(later.found.after(self.found, better), torch.where(better, later.kept, self.kept), torch.where(better, later.value, self.value))
 
 
 @dataclass(frozen=True)
@@ -290,10 +257,20 @@ class Problem:
     streams: list[Stream]
     known: dict[float, Tensor] = field(default_factory=dict)
 
+    @property
+    def objective(self) -> Objective:
+        """What is aimed at."""
+        assert self.attack.objective is not None  # chosen by `aiming`
+        return self.attack.objective
+
+    def start(self, random: bool) -> Parameters:
+        """Where a run begins: at no change, or at a random one that uses every budget."""
+        threats = self.attack.threats
+        return composed(threats, self.images, random_change(threats, self.images, self.streams, 0))[1] if random else [threat.start(self.images) for threat in threats]
+
     def loss(self, images: Images, step: int) -> PerImage:
         """The objective on the maps of the smoothed network, and the change of its probabilities."""
         attack = self.attack
-        assert attack.objective is not None  # chosen by `aiming`
         view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
         own = [stream.at("attack", 0 if attack.fixed else step) for stream in self.streams]
         with self.smoothed(step):
@@ -301,7 +278,7 @@ class Problem:
             outputs = made.outputs
             if attack.output_weight and (outputs is None or not outputs.requires_grad):
                 outputs = view(images)  # type: ignore[operator]  # a Model
-        loss = attack.objective.loss(shares(made.maps), self.clean, self.aim)
+        loss = self.objective.loss(shares(made.maps), self.clean, self.aim)
         if not attack.output_weight:
             return loss
         return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities(step)).square().sum(1)
@@ -328,8 +305,7 @@ class Problem:
         Raises:
             InputError: If the objective has no slope anywhere at a random change of the images, or one that is not finite there or where the run begins.
         """
-        threats, images = self.attack.threats, self.images
-        start, random = (composed(threats, images, parameters)[0] for parameters in ([threat.start(images) for threat in threats], random_change(threats, images, self.streams, 0)))
+        start, random = (composed(self.attack.threats, self.images, self.start(random))[0] for random in (False, True))
         slopes = [self.slope(start), self.slope(random)]
         for slope in slopes:
             bad = [] if slope is None else (~slope.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
@@ -480,14 +456,3 @@ def attack(
         raise unknown("option of attack:", wrong, known)
     chosen = Attack(method=method, threat=threat, **options)
     return chosen.run(model, images, toward, targets, seed=seed, progress=progress)
-
-
-@contextmanager
-def without_denormals() -> Iterator[None]:
-    """Numbers too small for the usual form count as 0 inside: with them softplus is several times slower."""
-    flushed = (torch.full((1,), torch.finfo(torch.float32).tiny) / 2).item() == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed)
