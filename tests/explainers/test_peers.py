@@ -161,6 +161,26 @@ class TestCaptum:
 
 
 class TestGradCam:
+    @pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "LayerCAM"])
+    def test_nothing_goes_back_to_the_weights(self, conv, photos, monkeypatch, name):
+        """PyTorch's gradients of weights in channels-last order ended the process for some networks (repvgg_a0)."""
+        reached = []
+        backward = torch.Tensor.backward
+
+        def watched(tensor, *args, **kwargs):
+            backward(tensor, *args, **kwargs)
+            reached.append([parameter.requires_grad for parameter in copied[-1].parameters()])
+
+        copied, deepcopy = [], copy.deepcopy
+        monkeypatch.setattr(copy, "deepcopy", lambda model, *memo: (copied.append(deepcopy(model, *memo)), copied[-1])[1])
+        monkeypatch.setattr(torch.Tensor, "backward", watched)
+        sal.explain(f"gradcam:{name}", conv, photos, targets=1)
+        assert reached
+        assert not any(map(any, reached))
+
+    def test_second_derivatives_have_their_graph(self, conv, photos):
+        assert sal.explain("gradcam:ShapleyCAM", conv, photos, targets=1).maps.any()
+
     def test_is_our_gradcam_rescaled(self, conv, photos):
         theirs = PytorchGradCAM("GradCAM")(conv, photos, targets=1).maps
         ours = sal.explain("gradcam", conv, photos, targets=1).maps

@@ -53,10 +53,14 @@ class PytorchGradCAM(Peer):
         layer = find_layer(model, images, self.layer)
         wanted = [partial(_score, model.bound_score, target) for target in targets]
         cam = self.method(**self.call_with(make, {"model": model, "target_layers": [layer.module], "reshape_transform": partial(_spatial, layer)}))
+        if getattr(cam, "detach", True):  # it goes back to the weights as well: dear, and in channels-last order PyTorch's way there can corrupt memory
+            model.requires_grad_(False)
+        begins = model.register_forward_pre_hook(_with_gradient)
         try:
             made = cam(images, wanted, **self.call_with(call, {}))
         finally:
             _forget(cam)
+            begins.remove()
         return torch.as_tensor(made)[:, None].to(images.device)
 
 
@@ -68,6 +72,11 @@ def _calls(kind: Any) -> tuple[Callable, ...]:
 def _spatial(layer: Layer, values: Tensor) -> Tensor:
     """A layer's output as (n, c, h, w), safe from operations in place."""
     return layer.spatial(values).clone()
+
+
+def _with_gradient(_: Model, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images from which a graph begins."""
+    return tuple(each if each.requires_grad else each.detach().requires_grad_() for each in inputs)
 
 
 def _score(score: Score, target: Tensor, outputs: Tensor) -> Tensor:
