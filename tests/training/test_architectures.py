@@ -141,3 +141,7 @@ def test_what_is_not_an_architecture():
         Architecture.from_value("resnet19")
     with pytest.raises(sal.InputError, match=r"^lenet: width must be at least 1, not 0\.$"):
         Architecture.from_value("lenet:width=0")
+
+
+def test_batch_norm_of_resnet9_follows_the_last_batches():
+    assert {module.momentum for module in small("resnet9").modules() if isinstance(module, nn.BatchNorm2d)} == {0.9}

@@ -20,6 +20,7 @@ from salience.training.folder import Folder
 from salience.training.loop import train
 from salience.training.pictures import Pictures
 from salience.training.recipe import list_recipes
+from salience.training.standard import Standard
 
 SMALL = "standard:epochs=3,batch=32,rate=0.01,flip=true,shift=1"
 CODE = """
@@ -105,7 +106,8 @@ def test_killed_and_continued_gives_the_same_weights(tmp_path, recipe, step, pre
     start = str(tmp_path / "first") if recipe.startswith("cure") else ""
     if start:
         train("standard:epochs=1,batch=32,rate=0.005", "lenet", striped(96), start, threads=1)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"}
+    folders = (Path(__file__).parents[1] / "support", Path(sal.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path / "killed"), recipe, str(step), precision, start], env=environment)
     try:
         waited = time.monotonic() + 60
@@ -164,9 +166,72 @@ def test_another_run_is_refused(finished):
         (SMALL, "resnet9:width=5", data, 0, "the architecture was resnet9:width=4,classes=4 and is resnet9:width=5,classes=4"),
         (SMALL, "resnet9:width=4", striped(128, 2), 0, "the training pictures or their labels have changed"),
         (SMALL, "resnet9:width=4", data, 7, "the seed was 0 and is 7"),
+        (SMALL, "resnet9:width=4", Pictures(data.images, data.labels.flip(0), data.classes, data.name), 0, "the training pictures or their labels have changed"),
     ]:
         with pytest.raises(sal.InputError, match=rf"^{where} holds another training run: {what}\. Undo the change, or train in a new folder\.$"):
             train(recipe, architecture, changed, folder, test=test, seed=seed, resume=True)
+    for options, what in [
+        ({"precision": "bfloat16"}, "the precision was float32 and is bfloat16"),
+        ({"threads": 2}, "the number of threads was 1 and is 2"),
+        ({"test": striped(64, 3)}, "the test pictures or their labels have changed"),
+        ({"test": None}, "the test pictures or their labels have changed"),
+        ({"start": folder}, "the weights that it begins with have changed"),
+    ]:
+        with pytest.raises(sal.InputError, match=rf"^{where} holds another training run: {what}\. Undo the change, or train in a new folder\.$"):
+            train(SMALL, "resnet9:width=4", data, folder, **{"test": test, "resume": True} | options)
+
+
+def test_a_number_of_threads_is_positive(tmp_path):
+    for threads in (0, -1):
+        with pytest.raises(sal.InputError, match=r"^threads must be at least 1\.$"):
+            train(SMALL, "lenet", striped(8), tmp_path, threads=threads)
+
+
+def test_the_network_is_in_training_mode_in_every_step_and_judged_in_full_precision(tmp_path, monkeypatch):
+    modes, judging = [], []
+    loss, glance = Standard.loss, loop._glance
+
+    def noted(self, net, images, labels, **where):
+        modes.append(all(module.training for module in net.modules()))
+        return loss(self, net, images, labels, **where)
+
+    monkeypatch.setattr(Standard, "loss", noted)
+    monkeypatch.setattr(loop, "GLANCE", 4)
+    monkeypatch.setattr(loop, "_glance", lambda model, test: judging.append(test.labels.tolist()) or glance(model, test))
+    monkeypatch.setattr(loop, "judged", lambda model, test, **options: judging.append(model.precision) or {"accuracy": None, "pgd": None, "weight_sigma": None})
+    test = striped(16)
+    order = test.labels.argsort(stable=True)
+    train("standard:epochs=2,batch=8", "resnet9:width=4", striped(16), tmp_path, test=Pictures(test.images[order], test.labels[order], test.classes), precision="bfloat16")
+    assert modes == [True] * 4
+    assert judging == [[0, 1, 2, 3], [0, 1, 2, 3], "float32"]  # a few of all test pictures, not the first ones
+
+
+def test_a_line_of_the_log_that_is_ahead_of_the_checkpoint_is_written_anew(tmp_path):
+    """As if the run had been killed after the log of an epoch and before its checkpoint."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(what, done, total):
+        if what == "training" and done == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train("standard:epochs=2,batch=8", "lenet", striped(16), tmp_path, report=stop)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"epoch": 2, "loss": 99.0, "test": None, "seconds": 0.0}) + "\n")
+    card = train("standard:epochs=2,batch=8", "lenet", striped(16), tmp_path, resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["loss"] == card["loss"] < 99
+
+
+def test_a_card_of_a_later_version_is_refused(finished, tmp_path):
+    folder, card = finished
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (tmp_path / "card.json").write_text(json.dumps({"format": 2} | card))
+    with pytest.raises(sal.InputError, match=r"card\.json has format 2, which this version cannot read: install a later salience\.$"):
+        sal.load_model(f"trained:{tmp_path}")
 
 
 def test_two_cannot_train_in_one_folder(tmp_path):

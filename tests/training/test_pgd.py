@@ -1,5 +1,7 @@
 """PGD: on a linear network the best point in the budget is a corner, known in closed form."""
 
+import itertools
+
 import pytest
 import torch
 from made_pictures import striped
@@ -94,6 +96,29 @@ def test_an_image_that_once_lost_its_class_stays_lost(conv, monkeypatch):
     monkeypatch.setattr("salience.training.pgd.ascend", first_fails)
     assert pgd(conv, x, labels, restarts=3).tolist() == [False] + [True] * 5
     assert starts == [6, 5, 5]
+
+
+def test_every_start_is_another_point_within_the_budget(conv, monkeypatch):
+    x, labels = close(conv, 6, 0)
+    starts = []
+    monkeypatch.setattr("salience.training.pgd.ascend", lambda model, images, labels, start, **how: starts.append(start) or images)
+    pgd(conv, x, labels, restarts=3, epsilon=0.05)
+    for start in starts:
+        assert 0.02 < (start - x).abs().mean() < 0.03
+    assert all(not torch.equal(first, second) for first, second in itertools.combinations(starts, 2))
+
+
+def test_a_step_follows_the_cross_entropy_not_the_logit():
+    """Of a linear network with three classes, where the two point elsewhere."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.randn(3, 48, generator=torch.Generator().manual_seed(1)))
+    model, x, labels = sal.Model(net), images(5), torch.tensor([0, 1, 2, 0, 1])
+    w = net[1].weight.detach()
+    slope = (model.outputs(x).softmax(1) @ w - w[labels]).view(5, 3, 4, 4)
+    expected = (x + 0.01 * slope.sign()).clamp(0, 1)
+    assert torch.allclose(ascend(model, x, labels, x, epsilon=0.01, stride=0.01, steps=1), expected, atol=1e-6)
+    assert (slope.sign() != -w[labels].view(5, 3, 4, 4).sign()).float().mean() > 0.1
 
 
 def test_an_image_does_not_depend_on_the_batch(conv):

@@ -18,7 +18,7 @@ from salience.core.draws import Stream
 from salience.training.adversarial import Adversarial
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
-from salience.training.card import judged
+from salience.training.card import judged, share
 from salience.training.cure import Cure
 from salience.training.loop import Trainer, train
 from salience.training.multilabel import Multilabel
@@ -69,6 +69,59 @@ def test_papers_settings():
     assert [voc.rate_at(epoch / 200) for epoch in (0, 99, 100, 199)] == pytest.approx([0.01, 0.01, 0.005, 0.005])
     cure = Cure().full(Architecture.from_value("resnet18"))
     assert (cure.epochs, cure.rate, cure.strength, cure.radius) == (10, 1e-4, 1.0, (0.1, 0.4, 0.8, 1.8, 3.0))
+    assert (cure.momentum, cure.weight_decay, [cure.rate_at(share) for share in (0, 0.5, 0.99)]) == (None, 0.0, [1e-4] * 3)
+    assert (robust.weight_decay, robust.flip, robust.shift, robust.degrees, robust.jitter) == (5e-4, True, 4, 2, 0.25)
+    assert (other.degrees, other.shift, other.shrink, other.shear) == (15, 2, 0.05, 0.05)
+    assert (voc.momentum, voc.flip, voc.degrees, voc.shear) == (0.0, True, 30, 5)
+
+
+def test_the_optimiser_is_the_one_asked_for():
+    weight = torch.nn.Parameter(torch.ones(2))
+    adam, plain = (recipe.optimiser([weight]) for recipe in (Standard(weight_decay=0.03), Standard(weight_decay=0.03, momentum=0.7)))
+    assert isinstance(adam, torch.optim.AdamW)
+    assert isinstance(plain, torch.optim.SGD)
+    assert [each.param_groups[0]["weight_decay"] for each in (adam, plain)] == [0.03, 0.03]
+    assert plain.param_groups[0]["momentum"] == 0.7
+
+
+def numbered(n):
+    """Pictures that tell their own number."""
+    return Pictures(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 32, 32).contiguous(), torch.arange(n) % 2, ("even", "odd"))
+
+
+def test_each_picture_has_draws_of_its_own_in_each_epoch(monkeypatch):
+    seen = [{}, {}]
+    trainer = Trainer(Standard(batch=4), sal.Model(Architecture.from_value("lenet:classes=2").build()).train(), numbered(10), 3)
+    monkeypatch.setattr(Standard, "augmented", lambda self, images, draws: seen[trainer.epoch].update(zip(images[:, 0, 0, 0].tolist(), draws.tolist(), strict=True)) or images / 255)
+    for _ in range(2):
+        list(trainer.run_epoch())
+    for epoch in (0, 1):
+        assert seen[epoch] == dict(enumerate(trainer.stream.uniform((10, DRAWS), "augment", epoch).tolist()))
+    assert all(seen[0][place] != seen[1][place] for place in range(10))
+
+
+@pytest.mark.parametrize("options", [{"drops": 1}, {}])
+def test_the_rate_is_set_before_every_step(options):
+    recipe = Standard(batch=4, epochs=2, rate=0.5e-3, **options)
+    trainer = Trainer(recipe, sal.Model(Architecture.from_value("lenet:classes=2").build()).train(), numbered(10), 0)
+    rates = [trainer.optimiser.param_groups[0]["lr"] for _ in range(2) for _ in trainer.run_epoch()]
+    assert rates == pytest.approx([recipe.rate_at(step / 6) for step in range(6)])
+    assert len(set(rates)) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}])
+def test_what_the_optimiser_keeps_comes_back_in_the_order_of_the_weights(options):
+    def made():
+        net = Architecture.from_value("resnet9:width=4,classes=2").build().to(memory_format=torch.channels_last)
+        return Trainer(Standard(batch=4, **options), sal.Model(net).train(), numbered(8), 0)
+
+    first, second = made(), made()
+    list(first.run_epoch())
+    second.restore(first.state())
+    for mine, other, weight in zip(first.optimiser.state.values(), second.optimiser.state.values(), second.model.module.parameters(), strict=True):
+        for key, value in mine.items():
+            assert torch.equal(value, other[key])
+            assert value.ndim == 0 or other[key].stride() == weight.stride()
 
 
 def test_the_rate_rises_and_falls_to_zero():
@@ -117,11 +170,13 @@ def test_cure_lowers_the_penalty():
     assert Cure().penalty(net, data.pixels(), data.labels, 1.5).item() < before / 2
 
 
-@pytest.mark.parametrize(("options", "stride"), [({"steps": 1}, 1.25), ({"steps": 5}, 0.5), ({"steps": 2, "stride": 0.7}, 0.7)])
+@pytest.mark.parametrize(
+    ("options", "stride"), [({"steps": 1}, 1.25), ({"steps": 5}, 0.5), ({"steps": 2, "stride": 0.7}, 0.7), ({"steps": 2, "random_start": False}, 1.25), ({"steps": 2, "epsilon": 0.1}, 1.25)]
+)
 def test_adversarial_is_cross_entropy_of_the_changed_pictures(net, options, stride):
     data, recipe = striped(6), Adversarial(**options)
     x, epsilon = data.pixels(), recipe.epsilon
-    start, copied = start_within(x, epsilon, STREAM.uniform(x.shape, "start")), copy.deepcopy(net)
+    start, copied = start_within(x, epsilon, STREAM.uniform(x.shape, "start")) if recipe.random_start else x, copy.deepcopy(net)
     with net.frozen():
         changed = ascend(net, x, data.labels, start, epsilon=epsilon, stride=stride * epsilon, steps=recipe.steps)
     expected = F.cross_entropy(net(changed), data.labels)
@@ -156,6 +211,36 @@ def test_multilabel_trains_and_is_judged_by_average_precision(tmp_path):
     ranks = sal.Model(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
     found = judged(ranks, data, attacked=0, seed=0)["accuracy"]
     assert found["low"] <= found["value"] <= found["high"] < 1
+
+
+def test_intervals_are_wilsons():
+    assert share(np.array([True] * 8 + [False] * 2)) == {"value": 0.8, "low": pytest.approx(0.49016, abs=1e-5), "high": pytest.approx(0.94332, abs=1e-5), "images": 10}
+    assert share(np.zeros(10, dtype=bool))["high"] == pytest.approx(0.27753, abs=1e-5)
+
+
+def test_precision_is_averaged_over_the_classes_that_are_there():
+    """A class without a picture has no precision."""
+    labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]])
+    images = (labels.float() * 200).to(torch.uint8)[:, :, None, None].expand(4, 3, 32, 32).contiguous()
+    model = sal.Model(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+    assert judged(model, Pictures(images, labels, ("a", "b", "c")), attacked=0, seed=0)["accuracy"]["value"] == 1.0
+
+
+def test_the_attack_for_the_card_is_the_one_that_it_names(net, monkeypatch):
+    data, calls = striped(8), []
+
+    def noted(model, images, labels, **options):
+        calls.append((images, labels, options))
+        return torch.tensor([True, True, False])
+
+    monkeypatch.setattr("salience.training.card.pgd", noted)
+    found = judged(net, data, attacked=3, seed=5)["pgd"]
+    ((images, labels, options),) = calls
+    assert torch.equal(images, data.pixels(slice(3)))
+    assert torch.equal(labels, data.labels[:3])
+    assert (options["steps"], options["restarts"], options["seed"]) == (found["steps"], found["restarts"], 5) == (20, 5, 5)
+    assert found | share(np.array([True, True, False])) == found
+    assert found["epsilon"] == pytest.approx(8 / 255, abs=1e-6)
 
 
 def test_every_picture_is_seen_once_an_epoch_in_new_order():
@@ -222,6 +307,8 @@ def test_data_that_do_not_fit_are_refused():
         Pictures(data.images, data.labels, ("a", "b"))
     assert data.sha256 != striped(4, 1).sha256
     assert data.sha256 == striped(4).sha256
+    assert data.sha256 != Pictures(data.images, data.labels.flip(0), data.classes, data.name).sha256
+    assert data.sha256 != Pictures(data.images.flip(3), data.labels, data.classes, data.name).sha256
 
 
 def test_pictures_can_be_joined():

@@ -266,7 +266,7 @@ def _start(path: Path) -> tuple[dict[str, Tensor], tuple | None, str]:
 def _threads(folder: Folder, threads: int | None) -> Iterator[int]:
     """The number of threads of this run, until the block ends."""
     before, old = torch.get_num_threads(), folder.read("run.json")
-    used = threads or (before if old is None else old["threads"])
+    used = threads if threads is not None else before if old is None else old["threads"]
     if used < 1:
         raise InputError("threads must be at least 1.")
     torch.set_num_threads(used)
@@ -294,7 +294,8 @@ def _described(recipe: Recipe, architecture: Architecture, data: Pictures, test:
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) -> None:
     """Refuse to mix two runs in one folder."""
     changes = [f"{key} was {old['options'].get(key)} and is {value}" for key, value in new["options"].items() if old["options"].get(key) != value] if old["recipe"] == new["recipe"] else []
-    changes += [f"the {key} was {old[key]} and is {new[key]}" for key in ("recipe", "architecture", "seed", "precision", "threads") if old[key] != new[key]]
+    names = {"recipe": "recipe", "architecture": "architecture", "seed": "seed", "precision": "precision", "threads": "number of threads"}
+    changes += [f"the {name} was {old[key]} and is {new[key]}" for key, name in names.items() if old[key] != new[key]]
     changes += [f"the {'training' if key == 'data' else 'test'} pictures or their labels have changed" for key in ("data", "test") if (old[key] or {}).get("sha256") != (new[key] or {}).get("sha256")]
     changes += ["the weights that it begins with have changed"] if old["start"] != new["start"] else []
     if changes:

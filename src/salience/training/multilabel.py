@@ -20,12 +20,13 @@ class Multilabel(Recipe):
 
     Cost: one forward and one backward pass a picture.
 
-    Full setting: 200 epochs of stochastic gradient descent, rate 0.01 and a half of it for the second half; pictures mirrored and turned by up to
-    30 degrees. With ``--architecture torchvision:resnet18:pretrained=true --size 224`` it begins with ImageNet's weights.
+    Full setting: 200 epochs of stochastic gradient descent, rate 0.01 and a half of it for the second half; pictures mirrored, turned by up to
+    30 degrees, slanted by up to 5. With ``--architecture torchvision:resnet18:pretrained=true --size 224`` it begins with ImageNet's weights.
 
     Source: "NoiseGrad and FusionGrad" (2022), appendix on training.
 
-    Differs from the source: momentum and batch size are not given there; these are 0 and 128.
+    Differs from the source: momentum and batch size are not given there; these are 0 and 128. Pictures are not mirrored top to bottom, nor
+    moved or shrunk, of which it gives no amounts with units.
     """
 
     multilabel: ClassVar[bool] = True
@@ -33,7 +34,7 @@ class Multilabel(Recipe):
 
     def full(self, architecture: Architecture) -> Recipe:
         """The papers' PASCAL VOC setting."""
-        return replace(self, epochs=200, rate=0.01, momentum=0.0, weight_decay=0.0, drops=1, falls_to=0.5, flip=True, degrees=30)
+        return replace(self, epochs=200, rate=0.01, momentum=0.0, weight_decay=0.0, drops=1, falls_to=0.5, flip=True, degrees=30, shear=5)
 
     def loss(self, net: Model, images: Images, labels: Tensor, *, epoch: int, stream: Stream) -> Tensor:
         """Mean binary cross-entropy over pictures and classes."""
