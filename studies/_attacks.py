@@ -4,10 +4,8 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, beyond, difference, mean_cell, number, plain
+from _common import Claim, Report, beyond, difference, load, mean_cell, network, plain, progress
 from salience.attacks._judge import HELD_OUT
 from salience.attacks.attack import fixed_draws
 from salience.core.draws import streams
@@ -181,31 +179,31 @@ class Place:
         for start in range(0, len(self.pictures), self.size.together):
             part = slice(start, min(start + self.size.together, len(self.pictures)))
             found.append(self._unit(subject.model, attack, part, keep=keep and start == 0))
-            _tell(f"{subject.title}, {attack}", part.stop, len(self.pictures))
+            progress(f"{subject.title}, {attack}"[:110], part.stop, len(self.pictures))
         return {name: np.concatenate([each[name] for each in found]) for name in found[0] if name not in KEPT} | ({name: found[0][name] for name in KEPT} if keep else {})
 
     def _unit(self, model: str, attack: sal.Attack, part: slice, *, keep: bool) -> Figures:
-        names, network = self.pictures.names[part.start : part.stop + 1], _network(model)
-        file = self.cache / f"{plain(model)}-{self._key(network, attack, part)}.npz"
+        names, attacked_one = self.pictures.names[part.start : part.stop + 1], network(model)
+        file = self.cache / f"{plain(model)}-{self._key(attacked_one, attack, part)}.npz"
         if file.is_file():
             with np.load(file, allow_pickle=False) as stored:
                 if not keep or KEPT[0] in stored.files:
                     return {name: stored[name] for name in stored.files}
         images, labels, seeds = self.pictures.images[part], self.pictures.labels[part], [_seed(name) for name in names[:-1]]
-        attacked = attack.run(network, images, self._aims(model, attack.method, part), labels, seed=seeds, random_draws=self.size.random)
-        figures = measured(attacked) | (own_draws(network, attacked, seeds) if attack.fixed else {})
+        attacked = attack.run(attacked_one, images, self._aims(model, attack.method, part), labels, seed=seeds, random_draws=self.size.random)
+        figures = measured(attacked) | (own_draws(attacked_one, attacked, seeds) if attack.fixed else {})
         stored = figures | ({name: each.numpy() for name, each in zip(KEPT, (attacked.perturbed, shares(attacked.maps[0]), shares(attacked.maps[1]), attacked.aim), strict=True)} if keep else {})
         with atomic(file) as out:
             np.savez(out, **stored)
         return stored
 
-    def _key(self, network: sal.Model, attack: sal.Attack, part: slice) -> str:
+    def _key(self, model: sal.Model, attack: sal.Attack, part: slice) -> str:
         """Stands for all that an attack's figures depend on; the maps aimed at are the same method's, of the pictures up to the next one."""
         chosen = slice(part.start, part.stop + 1)
         images, labels = self.pictures.images[chosen], self.pictures.labels[chosen]
-        parts = [FORMAT, sources(Path(sal.__file__).parent), torch.__version__, str(attack), network.weights_hash(), self.pictures.names[chosen], labels.tolist(), self.size.random]
-        digest = hashlib.sha256(json.dumps(parts).encode())
-        for pixels in (images, network.normalise(images)):
+        code = [FORMAT, sources(Path(sal.__file__).parent), torch.__version__, has_lpips()]
+        digest = hashlib.sha256(json.dumps([*code, str(attack), model.weights_hash(), self.pictures.names[chosen], labels.tolist(), self.size.random]).encode())
+        for pixels in (images, model.normalise(images)):
             digest.update(pixels.contiguous().numpy().tobytes())
         return digest.hexdigest()[:20]
 
@@ -215,9 +213,8 @@ class Place:
         key = (model, str(enough), part.start)
         if key not in self.pictures.aims:
             following = slice(part.start + 1, part.stop + 1)
-            self.pictures.aims[key] = sal.explain(
-                enough, _network(model), self.pictures.images[following], self.pictures.labels[following], seed=[_seed(name) for name in self.pictures.names[following]]
-            )
+            seeds = [_seed(name) for name in self.pictures.names[following]]
+            self.pictures.aims[key] = sal.explain(enough, network(model), self.pictures.images[following], self.pictures.labels[following], seed=seeds)
         return self.pictures.aims[key]
 
 
@@ -268,16 +265,14 @@ def chosen(data: dict[str, Any], models: Sequence[str], count: int | None) -> Pi
     Raises:
         InputError: If there are fewer than two.
     """
-    networks, items = [_network(each) for each in models], sal.load_dataset(data["dataset"], **{key: value for key, value in data.items() if key != "dataset"})
+    networks, items = [network(each) for each in models], load(data)
     names: list[str] = []
     images: list[Tensor] = []
     labels: list[int] = []
     for start in range(0, len(items), 8):
         some = [items[place] for place in range(start, min(start + 8, len(items)))]
         tensor = sal.load_images([item.picture for item in some], networks[0]).as_subclass(Tensor)
-        found = []
-        for network in networks:
-            found.append(network.outputs(tensor).argmax(1).tolist())
+        found = [each.outputs(tensor).argmax(1).tolist() for each in networks]
         for item, image, classes in zip(some, tensor, zip(*found, strict=True), strict=True):
             if (count is None or len(names) <= count) and len(item.labels) == 1 and set(classes) == set(item.labels):
                 names, images, labels = [*names, item.name], [*images, image], [*labels, item.labels[0]]
@@ -301,27 +296,35 @@ def measured(attacked: Any) -> Figures:
         "probability": attacked.probability[0],
         "changed": 1 - attacked.ssim,
     }
-    missing = torch.full((len(attacked.images),), torch.nan)
-    try:
-        found |= {"lpips": sal.LPIPS()(attacked.images, attacked.perturbed), "lpips as published": sal.LPIPS(rescale=False)(attacked.images, attacked.perturbed)}
-    except sal.InputError:  # its network's weights are not here
-        found |= {"lpips": missing, "lpips as published": missing}
+    for name, rescale in (("lpips", True), ("lpips as published", False)):
+        try:
+            found[name] = sal.LPIPS(rescale=rescale)(attacked.images, attacked.perturbed)
+        except sal.InputError:  # its network's weights are not here
+            found[name] = torch.full((len(attacked.images),), torch.nan)
     return {name: value.double().numpy() for name, value in found.items()}
 
 
-def own_draws(network: sal.Model, attacked: Any, seeds: list[int]) -> Figures:
+def has_lpips() -> bool:
+    """Whether the weights of LPIPS's network are here."""
+    try:
+        return sal.LPIPS().file().is_file()
+    except sal.InputError:
+        return False
+
+
+def own_draws(model: sal.Model, attacked: Any, seeds: list[int]) -> Figures:
     """The distance to the map aimed at, before and after, on the draws that a `fixed` attack saw."""
-    method, view, found = attacked.attack.method, network.using(score=network.named_score("logit")), {}
+    method, view, found = attacked.attack.method, model.using(score=model.named_score("logit")), {}
     for name, images in (("own before", attacked.images), ("own after", attacked.perturbed)):
-        with network.frozen():
+        with model.frozen():
             maps = method.attribute(view, images, attacked.targets, fixed_draws(streams(seeds, len(seeds)))).maps
         found[name] = cosine_distance(shares(maps.detach()), attacked.aim).double().numpy()
     return found
 
 
-def class_kept(network: str, method: str, pictures: Pictures) -> np.ndarray:
+def class_kept(model: str, method: str, pictures: Pictures) -> np.ndarray:
     """For each picture whether the network that a method makes of this one keeps the class; true for methods that do not change it."""
-    e = sal.explain(with_draws(sal.Explainer.from_value(method), 1), _network(network), pictures.images[: len(pictures)], pictures.labels[: len(pictures)])
+    e = sal.explain(with_draws(sal.Explainer.from_value(method), 1), network(model), pictures.images[: len(pictures)], pictures.labels[: len(pictures)])
     return np.array(e.record["images"].get("class_kept", [True] * len(pictures)), dtype=float) > 0
 
 
@@ -387,11 +390,7 @@ def compared(statement: str, published: str, what: str, first: Figures, second: 
 
 def as_near(statement: str, published: str, first: Figures, second: Figures) -> Claim:
     """The claim that one attack comes as near to the target as another, within `CLOSE`, tested on the pictures whose class both keep."""
-    columns = np.stack(_both("after", first, second))
-    columns = columns[:, np.isfinite(columns).all(0)]
-    if columns.shape[1] < 2:
-        return Claim(statement, published, f"too few pictures keep their class; {_left_out(first, second)}")
-    made = beyond(statement, published, lambda a, b: a - b, "<", CLOSE, *columns)
+    made = beyond(statement, published, lambda a, b: a - b, "<", CLOSE, *_both("after", first, second))
     return dataclasses.replace(made, ours=f"{made.ours}; {_left_out(first, second)}")
 
 
@@ -405,6 +404,30 @@ def _left_out(first: Figures, second: Figures) -> str:
     """How many pictures do not count in a comparison."""
     lost = (first["kept"] == 0) | (second["kept"] == 0)
     return f"left out, as an attack changes their class: {lost.sum()} of {len(lost)} pictures"
+
+
+def resists(found: Found, subject: Subject, than: Subject, published: str) -> list[Claim]:
+    """The claims that an explanation resists Delta better than another: by the paper's measure and budgets, and by the fall, with equal ones."""
+    title = found.place.title
+    statement = f"{subject.title} resists Delta better than {than.title}: a larger distance to the target, the authors' budgets ({title})"
+    fall = f"The same by the share that the distance falls by, equal budgets: {subject.title} less than {than.title} ({title})"
+    return [
+        compared(statement, published, "after", found.cell(subject, DELTA), found.cell(than, DELTA), ">"),
+        compared(fall, "not in the paper", "fall", found.cell(subject, DELTA, EQUAL), found.cell(than, DELTA, EQUAL), "<"),
+    ]
+
+
+def nearer(found: Found, subject: Subject, published: str) -> list[Claim]:
+    """The claims that combined attacks come nearer to the target than Delta, with the authors' budgets."""
+    statement = f"comes nearer to the target than Delta on {subject.title}, the authors' budgets ({found.place.title})"
+    return [compared(f"{kind} {statement}", published, "after", found.cell(subject, kind), found.cell(subject, DELTA), "<") for kind in COMBINED]
+
+
+def less_visible(found: Found, subject: Subject, kind: str, published: str) -> Claim:
+    """The claim that a combined attack is less visible than Delta, with the authors' budgets."""
+    measure, name = ("lpips as published", "LPIPS") if "lpips" in measures(found) else ("changed", "1 - SSIM (LPIPS in the paper)")
+    statement = f"{kind} changes pictures less visibly than Delta on {subject.title}, the authors' budgets, by {name} ({found.place.title})"
+    return compared(statement, published, measure, found.cell(subject, kind), found.cell(subject, DELTA), "<")
 
 
 def along(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -439,6 +462,24 @@ def all_attacks(place: Place, *, keep: bool = False) -> Found:
     return Found(place, tables)
 
 
+def written(report: Report, place: Place, name: str, figure: str, *, keep: bool = False) -> Found:
+    """Make all attacks of a place, and write their tables and pictures.
+
+    Args:
+        report: Takes them.
+        place: The subjects and pictures.
+        name: In names of pictures.
+        figure: The paper's.
+        keep: As `all_attacks` has it.
+    """
+    found = all_attacks(place, keep=keep)
+    table(report, found)
+    further_table(report, found)
+    report.picture(f"bars-{name}", bars(found), f"{place.title}: distances and visible change (the paper's {figure})")
+    report.picture(f"reach-{name}", reach(found), f"{place.title}: what attacks reach against how much they change the picture")
+    return found
+
+
 def method_text(place: Place) -> str:
     """How attacks are made and judged, for the results."""
     steps = "the authors' 500 or 1500 steps and rates" if place.size.steps is None else f"{place.size.steps} steps (the authors: 500 or 1500)"
@@ -457,9 +498,8 @@ def table(report: Report, found: Found) -> None:
     for (title, kind, budget), each in found.tables.items():
         subject = next(subject for subject in found.place.subjects if subject.title == title)
         whose = " and ".join(name for name, holds in (("authors'", budget == subject.budget(kind)), ("equal", budget == EQUAL)) if holds)
-        lpips = mean_cell(each["lpips as published"][:, None]).split(" ")[0]
-        shown = [number(float(np.nanmean(each["before"]))), mean_cell(each["after"][:, None]), *(f"{np.nanmean(each[name]):.0%}" for name in ("fall", "random fall"))]
-        cells.append([f"{title}: {kind}", f"{budget:g}", whose, *shown, number(1 - float(np.nanmean(each["changed"]))), lpips, f"{np.nanmean(each['kept']):.0%}"])
+        before, ssim, lpips = (mean_cell(values).split(" ")[0] for values in (each["before"], 1 - each["changed"], each["lpips as published"]))
+        cells.append([f"{title}: {kind}", f"{budget:g}", whose, before, mean_cell(each["after"]), share(each["fall"]), share(each["random fall"]), ssim, lpips, share(each["kept"])])
     columns = [
         "explanation and attack",
         "Delta's budget",
@@ -478,6 +518,11 @@ def table(report: Report, found: Found) -> None:
     report.text(f"{found.place.title}: of {sum(map(np.sum, sure))} attacked pictures whose class had a probability of at least 0.5, {lost} lost it.")
 
 
+def share(values: np.ndarray) -> str:
+    """A mean in percent, of what is defined."""
+    return f"{np.nanmean(values):.0%}" if np.isfinite(values).any() else "-"
+
+
 def further_table(report: Report, found: Found) -> None:
     """What other threats add to Delta, at its budget and at the same visible change."""
     cells = []
@@ -485,7 +530,7 @@ def further_table(report: Report, found: Found) -> None:
         for kind in COMBINED:
             row = [f"{subject.title}: {kind}"]
             for each in (found.same_budget(subject, kind), *(found.same_change(subject, kind, name) for name in measures(found))):
-                row += [mean_cell(each[:, None]), str(int(np.isfinite(each).sum()))]
+                row += [mean_cell(each), str(int(np.isfinite(each).sum()))]
             cells.append(row)
     columns = ["explanation and attack", *(text for name in ("budget of Delta", *measures(found).values()) for text in (f"same {name}", "pictures"))]
     report.table(
@@ -531,7 +576,7 @@ def stronger(found: Found, report: Report) -> list[Claim]:
     """A stronger attack on what seems most robust; "robust" is only said if that fails too.
 
     It has twice the steps and draws, two runs, and a softplus that grows from soft to sharp, so that it passes through the smoothing
-    step by step.
+    step by step. Of each picture the attack counts that reached further, if it keeps the class: the stronger one need not.
     """
     place, first = found.place, found.place.subjects[0]
     if len(place.pictures) < FEWEST_PAIRS:
@@ -544,32 +589,24 @@ def stronger(found: Found, report: Report) -> list[Claim]:
     subject = next(each for each in place.subjects if each.title == min(falls, key=lambda title: falls[title]))
     weaker = place.attack(subject, DELTA, EQUAL)
     adapted = dataclasses.replace(weaker, steps=STRONGER * weaker.steps, restarts=STRONGER, beta=(SOFTER * place.beta, place.beta), method=with_draws(weaker.method, STRONGER * place.size.draws))
-    each = place.figures(subject, adapted)
-    kept = np.isfinite(found.at(subject, DELTA, "after", EQUAL))
-    each = {name: np.where(kept, value, np.nan) for name, value in each.items()}
-    cells = [
-        [f"{who}: {name}", mean_cell(values["after"][:, None]), mean_cell(values["fall"][:, None]), f"{np.nanmean(values['kept']):.0%}"]
-        for who, name, values in (
-            (first.title, "ordinary attack", found.tables[first.title, DELTA, EQUAL]),
-            (subject.title, "ordinary attack", found.tables[subject.title, DELTA, EQUAL]),
-            (subject.title, "stronger attack", each),
-        )
-    ]
+    ordinary, against = found.cell(subject, DELTA, EQUAL), found.cell(first, DELTA, EQUAL)
+    each = {name: np.where(np.isfinite(ordinary["after"]), value, np.nan) for name, value in place.figures(subject, adapted).items()}
+    further = where_kept(each, "fall") >= np.nan_to_num(where_kept(ordinary, "fall"), nan=-np.inf)
+    best = {name: np.where(further, value, ordinary[name]) for name, value in each.items()}
+    lines = {
+        f"{first.title}: ordinary attack": against,
+        f"{subject.title}: ordinary attack": ordinary,
+        f"{subject.title}: stronger attack": each,
+        f"{subject.title}: the one that reached further": best,
+    }
+    cells = [[name, mean_cell(values["after"]), mean_cell(values["fall"]), share(values["kept"])] for name, values in lines.items()]
     report.table(f"{place.title}: a stronger attack by Delta, budget {EQUAL:g}, on what its fall makes look the most robust", ["", "distance to target after", "fall", "class kept"], cells)
     draws = f", {STRONGER * place.size.draws} draws a step" if hasattr(adapted.method, "samples") else ""
     report.text(
         f"The stronger attack: {adapted.steps} steps{draws}, {adapted.restarts} runs (the best is taken), a softplus growing from beta {SOFTER * place.beta:g} to {place.beta:g}. {subject.title} was picked by its fall on the same pictures."
     )
-    return [
-        compared(
-            f"{subject.title} is more robust than {first.title} to Delta of {EQUAL:g}: even the stronger attack makes the distance fall by a smaller share than the ordinary attack does for {first.title} ({place.title})",
-            "not tried in the paper",
-            "fall",
-            each,
-            found.cell(first, DELTA, EQUAL),
-            "<",
-        )
-    ]
+    statement = f"{subject.title} is more robust than {first.title} to Delta of {EQUAL:g}: even the better of both attacks makes the distance fall by a smaller share than the ordinary one does for {first.title} ({place.title})"
+    return [compared(statement, "not tried in the paper", "fall", best, against, "<")]
 
 
 def bars(found: Found) -> Figure:
@@ -644,21 +681,6 @@ def reach(found: Found) -> Figure:
     return figure
 
 
-@lru_cache
-def _network(name: str) -> sal.Model:
-    """A network, loaded once."""
-    network = sal.load_model(name)
-    assert isinstance(network, sal.Model)
-    return network
-
-
 def _seed(name: str) -> int:
     """A picture's own seed."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{what[:110]}: {done} of {total} pictures")
-        sys.stderr.write("\n" if done == total else "")
-        sys.stderr.flush()

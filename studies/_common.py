@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from scipy import stats
+from torch import Tensor
 
 import salience as sal
 from salience.core.errors import InputError
@@ -27,6 +30,7 @@ from salience.studies.run import run
 from salience.studies.statistics import Interval, bootstrap_interval, per_image
 from salience.studies.store import Row, Store
 from salience.studies.study import Study
+from salience.studies.work import Unit
 
 DATA = Path("../shared/data")
 """Where data are sought unless an option names another folder."""
@@ -41,7 +45,7 @@ LEVEL = 0.05
 """A claim is decided if its p, adjusted for the number of claims, is under this."""
 
 
-def parser(name: str, doc: str, limit: int, what: str = "pictures") -> argparse.ArgumentParser:
+def parser(name: str, doc: str | None, limit: int, what: str = "pictures", full: int | None = None) -> argparse.ArgumentParser:
     """The options that every study has.
 
     Args:
@@ -49,16 +53,17 @@ def parser(name: str, doc: str, limit: int, what: str = "pictures") -> argparse.
         doc: The script's docstring.
         limit: How many pictures are taken unless --limit or --full says otherwise.
         what: What --limit counts.
+        full: How many are taken with --full, unless --limit says otherwise; None: all.
     """
     made = argparse.ArgumentParser(prog=f"python studies/{Path(sys.argv[0]).name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--full", action="store_true", help="the paper's size and models, for those who have the data and the hours")
-    made.add_argument("--limit", type=_positive, metavar="N", help=f"{what} at most (default: {limit}; with --full all); may grow when a study is continued")
+    made.add_argument("--limit", type=_positive, metavar="N", help=f"{what} at most (default: {limit}; with --full {full or 'all'}); may grow when a study is continued")
     made.add_argument("--out", type=Path, metavar="DIR", help=f"where rows, pictures and results.md go (default: out/studies/{name}, with --full out/studies/{name}-full)")
     made.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes; they share the cores (default: 1)")
     made.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of the network, where the study can do with less; bfloat16 is faster on CPUs that know it (default: float32)"
     )
-    made.set_defaults(name=name, small_limit=limit)
+    made.set_defaults(name=name, limits=(limit, full))
     return made
 
 
@@ -70,8 +75,7 @@ def main(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Non
     """
     given = made.parse_args(arguments)
     given.out = given.out or Path("out/studies") / (f"{given.name}-full" if given.full else given.name)
-    if given.limit is None and not given.full:
-        given.limit = given.small_limit
+    given.limit, given.left_out = given.limit or given.limits[given.full], []
     try:
         work(given)
     except InputError as error:
@@ -131,19 +135,35 @@ def rows(study: Study, folder: Path, given: argparse.Namespace) -> Store:
     Args:
         study: The study.
         folder: For its rows.
-        given: The script's options: limit and workers are taken from it.
+        given: The script's options: limit and workers are taken from it; rows without a value are told to `left_out`, for the `Report`.
 
     Returns:
         The store of its rows.
     """
-    store = run(study, folder, resume=Store(folder).manifest is not None, workers=given.workers, limit=given.limit, report=_progress)
-    counts = store.query("SELECT status, reason, count(*) FROM results WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL")[1]
-    for status, reason, count in counts:
-        sys.stderr.write(f"{count} rows {status}: {reason}\n")
+    store = run(study, folder, resume=Store(folder).manifest is not None, workers=given.workers, limit=given.limit, report=progress)
+    listed = ", ".join(f"string_agg(DISTINCT {each}, ', ' ORDER BY {each})" for each in ("method", "metric"))
+    left_out = store.query(f"SELECT model, {listed}, count(*), status, reason FROM results WHERE status <> 'ok' GROUP BY model, status, reason ORDER BY ALL")[1]
+    given.left_out += [f"{model}, {metrics} of {methods}: {count} rows {status}: {reason}" for model, methods, metrics, count, status, reason in left_out]
     return store
 
 
-def _progress(what: str, done: int, total: int | None) -> None:
+def images_of(store: Store) -> list[str]:
+    """The names of a study's pictures, in their order."""
+    return list((store.manifest or {})["images"])
+
+
+def kept(store: Store, study: Study, image: str, method: str) -> dict[str, Tensor]:
+    """What a study with `keep_maps` kept of a picture and a method: image, map, stderr (one a target and seed), target, seed.
+
+    Raises:
+        FileNotFoundError: If it failed.
+    """
+    with np.load(store.folder / "maps" / f"{Unit(0, image, study.models[0], method).id}.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def progress(what: str, done: int, total: int | None) -> None:
+    """A line on a terminal, written over until all is done."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{what}: {done}{'' if total is None else f' of {total}'}")
         sys.stderr.write("\n" if done == total else "")
@@ -172,14 +192,31 @@ def values(store: Store, method: str, metric: str, *, model: str | None = None, 
         variant: How maps were compared.
         column: Of the rows: ``value``, or ``prediction_changed``, 1 where the perturbation changed the prediction.
     """
-    manifest = store.manifest or {}
-    images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
+    images, seeds = images_of(store), (store.manifest or {})["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     wanted = {"method": method, "metric": metric, "perturbation": perturbation, "variant": variant} | ({} if model is None else {"model": model})
     for row in table(store):
         if row["status"] == "ok" and all(row[key] == value for key, value in wanted.items()):
             found.setdefault((row["image"], row["seed"]), []).append(row[column])
     return np.array([[np.mean(found[image, seed]) if (image, seed) in found else np.nan for seed in seeds] for image in images])
+
+
+@lru_cache
+def network(name: str = "efficientnet-lite0") -> sal.Model:
+    """A network by name, loaded once.
+
+    Raises:
+        InputError: If it is a black box.
+    """
+    model = sal.load_model(name)
+    if not isinstance(model, sal.Model):
+        raise InputError(f"{name} is a black box, whose gradients and weights are not to be had: give a network.")
+    return model
+
+
+def load(data: dict[str, Any], **changes: Any) -> sal.Dataset:
+    """The data set that `Study` takes as ``data``, with other options."""
+    return sal.load_dataset(data["dataset"], **{key: value for key, value in (data | changes).items() if key not in ("dataset", "targets")})
 
 
 @lru_cache(maxsize=32)
@@ -216,6 +253,14 @@ def mean_cell(found: np.ndarray, shared_seeds: bool = False) -> str:
     return with_interval(float(np.nanmean(each)), bootstrap_interval(found, shared_seeds=shared_seeds)) if np.isfinite(each).any() else "-"
 
 
+def spread_cell(found: np.ndarray, shared_seeds: bool = False) -> str:
+    """As `mean_cell`, with the sd over images behind the mean, as the papers give it."""
+    each = per_image(found).values
+    spread = f" ± {number(float(np.nanstd(each, ddof=1)))}" if np.isfinite(each).sum() > 1 else ""
+    mean, bracket, interval = mean_cell(found, shared_seeds).partition(" [")
+    return mean + spread + bracket + interval
+
+
 def _resampled(statistic: Callable[..., np.ndarray], columns: Sequence[np.ndarray]) -> tuple[float, np.ndarray, int]:
     """A function of means over the images for which all columns are defined, the same of resampled images, and how many these are."""
     table = np.stack([per_image(each).values for each in columns])
@@ -224,19 +269,25 @@ def _resampled(statistic: Callable[..., np.ndarray], columns: Sequence[np.ndarra
     if not images:
         return math.nan, np.empty(0), 0
     chosen = np.random.default_rng(0).integers(images, size=(RESAMPLES, images))
-    resampled = statistic(*table[:, chosen].mean(2))
-    return float(statistic(*table.mean(1))), resampled[np.isfinite(resampled)], images
+    return float(statistic(*table.mean(1))), statistic(*table[:, chosen].mean(2)), images
 
 
 def estimated(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> str:
-    """A function of means over images, and its 95 % interval by a bootstrap over images alone.
+    """A function of means over images, and its 95 % interval by a bootstrap over images alone, as far out for few images as `bootstrap_interval` goes.
+
+    Where resampled images give no number the interval has no end.
 
     Args:
         statistic: Takes as many arrays as there are columns.
         columns: Each (images,) or (images, seeds), the same images; those count for which all are defined.
     """
-    value, resampled, _ = _resampled(statistic, columns)
-    low, high = np.quantile(resampled, [0.025, 0.975]) if len(resampled) else (math.nan, math.nan)
+    value, resampled, images = _resampled(statistic, columns)
+    if images < 2:
+        return number(value)
+    tail = stats.norm.cdf(stats.t.ppf(0.025, images - 1) * math.sqrt(images / (images - 1)))
+    known = np.isfinite(resampled)
+    low = np.quantile(np.where(known, resampled, -np.inf), tail, method="lower")
+    high = np.quantile(np.where(known, resampled, np.inf), 1 - tail, method="higher")
     return with_interval(value, Interval(float(low), float(high)))
 
 
@@ -268,6 +319,8 @@ class Claim:
 def difference(statement: str, published: str, first: np.ndarray, second: np.ndarray | float, says: Literal["<", ">"], shared_seeds: bool = False) -> Claim:
     """The claim that one thing is less, or more, than another, tested on pairs of the same images.
 
+    Wilcoxon's test is of ranks: where these and the mean point opposite ways, nothing is decided.
+
     Args:
         statement: What the paper says.
         published: Its numbers.
@@ -279,13 +332,17 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
     """
     test = paired_test(first, np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second, shared_seeds=shared_seeds)
     way = test.difference < 0 if says == "<" else test.difference > 0
+    opposite = test.test == "wilcoxon" and test.difference * test.effect < 0
     ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images" + (f" ({test.why_not})" if test.why_not else f", {test.test}")
-    interval_decides = not shared_seeds or not test.interval.low <= 0 <= test.interval.high
-    return Claim(statement, published, ours, test.p if interval_decides else 1.0, None if math.isnan(test.p) else bool(way))
+    ours += ", whose ranks point the other way" if opposite and not test.why_not else ""
+    interval_decides = not shared_seeds or test.interval.low > 0 or test.interval.high < 0
+    return Claim(statement, published, ours, test.p if interval_decides or math.isnan(test.p) else 1.0, None if math.isnan(test.p) or opposite else bool(way))
 
 
 def beyond(statement: str, published: str, statistic: Callable[..., np.ndarray], says: Literal["<", ">"], bound: float, *columns: np.ndarray) -> Claim:
-    """The claim that a function of means over images is below, or above, a number; p by a bootstrap over images, approximate where they are few.
+    """The claim that a function of means over images is below, or above, a number.
+
+    p is that of the interval of `estimated` which ends at the number; resampled images that give no number speak for neither side.
 
     Args:
         statement: What is claimed.
@@ -296,10 +353,13 @@ def beyond(statement: str, published: str, statistic: Callable[..., np.ndarray],
         columns: As `estimated` has them.
     """
     value, resampled, images = _resampled(statistic, columns)
-    few = images < FEWEST_PAIRS or not len(resampled)
-    tails = [(np.sum(side) + 1) / (len(resampled) + 1) for side in (resampled <= bound, resampled >= bound)]
+    few = images < FEWEST_PAIRS or math.isnan(value)
     ours = f"{estimated(statistic, *columns)} against {bound}, {images} images" + (" (too few to test)" if few else ", bootstrap")
-    return Claim(statement, published, ours, math.nan if few else float(min(1, 2 * min(tails))), None if few or math.isnan(value) else bool(value < bound if says == "<" else value > bound))
+    if few:
+        return Claim(statement, published, ours)
+    tail = min((np.sum(~side) + 1) / (RESAMPLES + 1) for side in (resampled > bound, resampled < bound))
+    p = 2 * stats.t.cdf(stats.norm.ppf(tail) * math.sqrt((images - 1) / images), images - 1)
+    return Claim(statement, published, ours, float(min(p, 1)), bool(value < bound if says == "<" else value > bound))
 
 
 class Report:
@@ -311,7 +371,7 @@ class Report:
     """
 
     def __init__(self, given: argparse.Namespace, title: str) -> None:
-        self.out, self.parts = given.out, [f"# {title}"]
+        self.out, self.parts, self.left_out = given.out, [f"# {title}"], getattr(given, "left_out", [])
         print(self.parts[0])  # the output itself
 
     def text(self, text: str) -> None:
@@ -342,7 +402,10 @@ class Report:
         self.text(f"![{caption}]({name}.png)")
 
     def done(self) -> None:
-        """Write results.md."""
+        """Write results.md, with what had no value at the end."""
+        if self.left_out:
+            self.text("## Values that are missing\n\nNo mean or test counts these rows.")
+            self.text("\n".join(f"- {line}" for line in self.left_out))
         with atomic(self.out / "results.md") as file:
             file.write(("\n\n".join(self.parts) + "\n").encode())
         print(f"\nAll of this is in {self.out / 'results.md'}.")  # as above

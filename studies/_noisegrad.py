@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor
 
 import salience as sal
-from _common import DATA, required, with_interval
+from _common import DATA, load, required, spread_cell
+from _common import network as any_network
 from _smoothed import noise_level
 from salience.core.draws import Stream
 from salience.core.explainer import Base, Explainer
@@ -28,8 +28,7 @@ from salience.core.montecarlo import Attribution
 from salience.core.registry import register
 from salience.explainers._weight_noise import CollapseWarning
 from salience.explainers.gradient import Gradient
-from salience.studies.comparison import Comparison, compare
-from salience.studies.statistics import Interval, per_image
+from salience.studies.comparison import compare
 from salience.studies.tuned import Tuning
 from salience.studies.tuning import tune
 from salience.training.architecture import list_architectures
@@ -160,10 +159,7 @@ def network(name: str) -> sal.Model:
     """
     if name in SHIPPED and name not in sal.list_models():
         raise sal.InputError(f"{name} is not in this copy of the package: make one with '{command(name.removeprefix('cmnist-'))}' and name it as trained:DIR.")
-    model = sal.load_model(name)
-    if not isinstance(model, sal.Model):
-        raise sal.InputError(f"{name} is a black box, and the noise is in the weights: give a network.")
-    return model
+    return any_network(name)
 
 
 def command(architecture: str) -> str:
@@ -225,23 +221,24 @@ class Levels:
         found = self.tuning.sentences()
         return (
             f"SG's noise is {ALPHA} of the range of the normalised picture, {self.sg} of the range in [0, 1]. NG: {found[0]} {found[-1]} "
-            "The pictures of this search are another random part of the test set. FG has half of both."
+            "The pictures of this search are the first of another random order of the test set. FG has half of both."
         )
 
 
-def levels(model: sal.Model, given: argparse.Namespace, alpha: float = ALPHA) -> Levels:
-    """The heuristics' noise levels; NG's is searched on other pictures than the study's, 200 of them or with --full 2000, and kept for next time.
+def levels(model: sal.Model, given: argparse.Namespace) -> Levels:
+    """The heuristics' noise levels; NG's is searched on 200 pictures of another random order than the study's, or with --full on 2000, and kept for next time.
 
     Args:
         model: The network.
         given: The script's options.
-        alpha: Of SG.
     """
-    others = {key: value for key, value in data(given, shuffle=1).items() if key not in ("dataset", "targets")}
-    pictures = sal.load_dataset("cmnist", **others)
-    tuning = tune("noisegrad", model, pictures, limit=2000 if given.full else 200, auc_images=0, announce=lambda text: sys.stderr.write(f"weight noise of {model.name}: {text}\n"))
-    radius = round(RADIUS * float(model.std.mean()) / model.value_range, 4)
-    return Levels(noise_level(model, alpha), float(f"{tuning.choices[0].row.weight_sigma:.4g}"), radius, tuning)
+    tuning = tune("noisegrad", model, load(data(given, shuffle=1)), limit=2000 if given.full else 200, auc_images=0, announce=lambda text: sys.stderr.write(f"weight noise of {model.name}: {text}\n"))
+    return Levels(noise_level(model, ALPHA), float(f"{tuning.choices[0].row.weight_sigma:.4g}"), radius(model), tuning)
+
+
+def radius(model: sal.Model) -> float:
+    """Max-sensitivity's radius in [0, 1] units: the mean over channels."""
+    return round(RADIUS * float(model.std.mean()) / model.value_range, 4)
 
 
 def methods(base: str, sg: float, ng: float, draws: Draws) -> dict[str, str]:
@@ -269,24 +266,16 @@ def noisy(base: str, inside: float, weights: float, draws: Draws) -> str:
     return str(made)
 
 
-def against_best(found: Mapping[str, np.ndarray], higher: bool) -> Comparison:
-    """All methods of a column against the best, as the paper tests them and by Holm's method."""
-    return compare(found, higher, shared=[name for name in SHARED if name in found])
-
-
 def cells(found: Mapping[str, np.ndarray], higher: bool) -> dict[str, str]:
     """Mean ± sd over pictures, as the paper gives it, and the mean's 95 % interval.
 
     As in the paper, the best is bold and whatever its unadjusted Wilcoxon test at 0.05 leaves beside it; a ring marks what only Holm's method over the
     column leaves beside it.
     """
-    compared, made = against_best(found, higher), {}
-    for name, standing in compared.methods.items():
-        spread = np.nanstd(per_image(found[name]).values, ddof=1) if standing.images > 1 else np.nan
-        mean, _, interval = with_interval(standing.mean, standing.interval if np.isfinite(standing.mean) else Interval(np.nan, np.nan)).partition(" ")
-        text = f"{mean} ± {spread:.4f}" if np.isfinite(spread) else mean
-        text = f"**{text}**" if standing.tied_unadjusted else f"{text} °" if standing.tied else text
-        made[name] = f"{text} {interval}".rstrip()
+    made = {}
+    for name, standing in compare(found, higher, shared=[name for name in SHARED if name in found]).methods.items():
+        text, bracket, interval = spread_cell(found[name], name in SHARED).partition(" [")
+        made[name] = (f"**{text}**" if standing.tied_unadjusted else f"{text} °" if standing.tied else text) + bracket + interval
     return made
 
 
@@ -296,11 +285,9 @@ MARKS = (
 )
 
 
-@lru_cache(maxsize=1)
-def lowest(root: str, count: int) -> float:
+def lowest(given: argparse.Namespace) -> float:
     """The mean over pictures of the smallest value, in [0, 1]."""
-    pictures = sal.load_dataset("cmnist", root=root, shuffle=0, limit=count)
-    return float(np.mean([item.picture.min() / 255 for item in pictures]))
+    return float(np.mean([item.picture.min() / 255 for item in load(data(given), limit=given.limit)]))
 
 
 def faithfulness() -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 import salience as sal
-from _common import required
+from _common import load, network, required
 from models import data_file, data_folder
 
 LEVEL = 0.2
@@ -70,19 +70,11 @@ class Setting:
         }
         return {title: str(sal.Explainer.from_value(text)) for title, text in found.items() if same_sd or title != EQUAL}
 
-    def kept(self, method: str, given: argparse.Namespace) -> np.ndarray:
-        """For each picture whether a method's changed network keeps the class, (images,) of 0 and 1."""
-        model = sal.load_model(self.model)
-        return np.array([kept for images in self.images(model, given) for kept in sal.explain(method, model, images).record["images"]["class_kept"]])
-
-    def images(self, model: sal.Classifier, given: argparse.Namespace, together: int = 8) -> Iterator[Tensor]:
+    def images(self, given: argparse.Namespace, together: int = 8) -> Iterator[Tensor]:
         """The pictures of the study in their order, some at a time."""
-        options = {key: value for key, value in self.data.items() if key != "dataset"}
-        data = sal.load_dataset(self.data["dataset"], **options)
-        limit = self.given(given).limit
-        count = len(data) if limit is None else min(len(data), limit)
-        for start in range(0, count, together):
-            yield sal.load_images([data[place].picture for place in range(start, min(start + together, count))], model)
+        data = load(self.data, limit=self.given(given).limit)
+        for start in range(0, len(data), together):
+            yield sal.load_images([data[place].picture for place in range(start, min(start + together, len(data)))], network(self.model))
 
 
 def noise_level(model: sal.Model, level: float) -> float:
@@ -107,41 +99,43 @@ def settings(given: argparse.Namespace, *, default_model: bool = False, rectifie
     if given.full:
         root = required(data_folder() / "imagenet" / "val", "SALIENCE_DATA (the folder that holds imagenet/val)", "ImageNet, one folder a class,")
         data = {"dataset": "imagenet", "root": str(root), "labels": "imagenet", "shuffle": 0}
-        return [_setting("VGG-16, ImageNet", "vgg16", "torchvision:vgg16", data, LEVEL, BETA)]
+        return [setting_of("VGG-16, ImageNet", "vgg16", "torchvision:vgg16", data, LEVEL, BETA)]
     photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0}
     small = {"dataset": "cifar10", "root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train", "shuffle": 0}
     ending = "" if rectified else "_unrectified"
     found = [
-        _setting("SqueezeNet, photographs", f"squeezenet{ending}", f"python:models:squeezenet{ending}", photographs, LEVEL, BETA),
-        _setting("ResNet-20, CIFAR-10", "resnet20", "python:models:resnet20", small, LEVEL / 2, 10.0, times=5),
+        setting_of("SqueezeNet, photographs", f"squeezenet{ending}", f"python:models:squeezenet{ending}", photographs, LEVEL, BETA),
+        setting_of("ResNet-20, CIFAR-10", "resnet20", "python:models:resnet20", small, LEVEL / 2, 10.0, times=5),
     ]
-    return found + ([_setting("EfficientNet-Lite0, photographs", "efficientnet-lite0", "efficientnet-lite0", photographs, LEVEL, 10.0)] if default_model else [])
+    return found + ([setting_of("EfficientNet-Lite0, photographs", "efficientnet-lite0", "efficientnet-lite0", photographs, LEVEL, 10.0)] if default_model else [])
 
 
-def _setting(title: str, folder: str, model: str, data: dict[str, Any], level: float, beta: float, times: int = 1) -> Setting:
-    network = sal.load_model(model)
-    assert isinstance(network, sal.Model)
-    return Setting(title, folder, model, data, noise_level(network, level), beta, times)
+def setting_of(title: str, folder: str, model: str, data: dict[str, Any], level: float, beta: float, times: int = 1) -> Setting:
+    """A setting with the paper's noise level in our units."""
+    return Setting(title, folder, model, data, noise_level(network(model), level), beta, times)
 
 
-def only_kept(setting: Setting, found: dict[str, np.ndarray], given: argparse.Namespace, *, absolute: bool) -> tuple[dict[str, np.ndarray], str]:
-    """Values without those of beta-smoothing on pictures whose class it lost: they are of another network.
+def only_kept(setting: Setting, found: Iterable[dict[str, np.ndarray]], images: Iterable[Tensor]) -> str:
+    """Take out the values of beta-smoothing on pictures whose class it lost: they are of another network.
 
     Args:
-        setting: The network and its pictures.
-        found: Values (images, seeds) by method.
-        given: The script's options.
-        absolute: As in `Setting.methods`.
+        setting: The network.
+        found: Values (images, ...) by method; they become NaN where the class was lost.
+        images: The pictures in their order, some at a time.
 
     Returns:
-        The values, NaN where the class was lost; and a sentence for the results.
+        A sentence for the results.
     """
-    methods, found, shares = setting.methods(absolute=absolute), dict(found), []
-    for title in (BETA_SMOOTHING, RELATIVE):
-        kept = setting.kept(methods[title], given)
-        found[title] = np.where(kept[:, None] > 0, found[title], np.nan)
-        shares.append(f"{title} (`{methods[title]}`) {kept.mean():.0%} of {len(kept)} pictures")
-    return found, f"{setting.title}: the class is kept by {' and by '.join(shares)}; the others do not count."
+    methods = setting.methods(absolute=False)
+    kept: dict[str, list[float]] = {BETA_SMOOTHING: [], RELATIVE: []}
+    for some in images:
+        for title, each in kept.items():
+            each.extend(sal.explain(methods[title], network(setting.model), some).record["images"]["class_kept"])
+    for title, each in kept.items():
+        for table in found:
+            table[title][np.array(each) == 0] = np.nan
+    shares = [f"{title} (`{methods[title]}`) {np.mean(each):.0%} of {len(each)} pictures" for title, each in kept.items()]
+    return f"{setting.title}: the class is kept by {' and by '.join(shares)}; the others do not count."
 
 
 def constants(found: list[Setting]) -> str:

@@ -130,7 +130,6 @@ def training(report: Report, given: argparse.Namespace) -> list[Claim]:
 
 def work(given: argparse.Namespace) -> None:
     """Run every network, tabulate, judge."""
-    given.limit = given.limit or PICTURES
     for name in given.models:
         network(name)
     report = Report(given, "NoiseGrad, tables 2, 4, 5 and 6: architectures")
@@ -175,7 +174,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    return add_options(parser("noisegrad_architectures", __doc__, 32), several=True)
+    return add_options(parser("noisegrad_architectures", __doc__, 32, full=PICTURES), several=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, difference, main, mean_cell, parser, required, rows, values
+from _common import Claim, Report, difference, main, mean_cell, network, parser, required, rows, values
 from _panels import Panel, map_panel, photograph, sheet
 from _smoothed import noise_level
 from models import data_file, data_folder
@@ -62,7 +62,7 @@ class SeenObjects(sal.Dataset):
 @lru_cache
 def _seen(of: str, name: str) -> list[tuple[int, int]]:
     """The places of the pictures, and the class."""
-    model, found = sal.load_model(name), []
+    model, found = network(name), []
     for place, item in enumerate(sal.Dataset.from_value(of)):
         top = int(model.outputs(sal.load_images([item.picture], model).as_subclass(Tensor))[0].argmax())
         if top in item.labels:
@@ -175,8 +175,7 @@ def work(given: Namespace) -> None:
     size = LARGE if given.full else SMALL
     coco = f"coco:root={required(data_folder() / 'coco', 'SALIENCE_DATA', 'COCO') if given.full else data_file('coco_masks', 'classes.json').parent},labels=imagenet"
     figures = pictures(given)
-    model = sal.load_model(size.model)
-    assert isinstance(model, sal.Model)
+    model = network(size.model)
     level, sigma = noise_level(model, ALPHA), weight_sigma(model)
     report = Report(given, "NoiseGrad, figures 4, 13 and 14: galleries")
     report.text(

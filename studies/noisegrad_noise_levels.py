@@ -15,8 +15,7 @@ from torch import Tensor
 import salience as sal
 from _common import Claim, Report, difference, estimated, main, mean_cell, number, parser, plain, rows, values
 from _noisegrad import ALPHA, BASELINE, FG, NG, PAPER, RESNET9, SEEDS, SG, SHARED, SMALL, Levels, add_options, architecture, data, described, levels, network, noisy
-from _panels import Panel, map_panel, photograph, sheet
-from _pictures import LINES
+from _panels import LINES, Panel, map_panel, photograph, sheet
 from salience.perturb.tune import WEIGHT_LEVELS
 from salience.show.overlay import FAINT, INK, drawing
 from salience.studies.statistics import bootstrap_interval, per_image
@@ -252,7 +251,6 @@ def claims(grid: Grid, best: dict[str, np.ndarray], full_grid: bool) -> list[Cla
 
 def work(given: argparse.Namespace) -> None:
     """Run every network, tabulate, draw, judge."""
-    given.limit = given.limit or PICTURES
     for name in given.models:
         network(name)
     first = next((name for name in given.models if architecture(name) == RESNET9.removeprefix("cmnist-")), given.models[0])
@@ -287,7 +285,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    return add_options(parser("noisegrad_noise_levels", __doc__, 24), several=True)
+    return add_options(parser("noisegrad_noise_levels", __doc__, 24, full=PICTURES), several=True)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import salience as sal
 from _common import Claim, Report, difference, estimated, main, mean_cell, parser, rows, values
+from _common import network as default
 from _noisegrad import FG, NG, SEEDS, SG, SHARED, Draws, Levels, add_options, data, described, levels, network, noisy
-from _panels import Panel, map_panel, photograph, sheet
-from _pictures import LINES
+from _panels import LINES, Panel, map_panel, photograph, sheet
 from models import data_file
 from salience.show.overlay import FAINT, drawing
 from salience.studies.statistics import per_image
@@ -127,8 +127,7 @@ def drawn(found: Found) -> Figure:
 
 def gallery() -> Figure:
     """Figure 12: two photographs by the default model, more draws from left to right."""
-    model = sal.load_model()
-    assert isinstance(model, sal.Model)
+    model = default()
     images = sal.load_images([data_file("photos", "catdog.png"), data_file("photos", "parrot.png")], model)
     sigma = model.weight_sigma or 0.0
     found = [sal.explain(noisy("gradient", 0.0, sigma, Draws(count, 1, 1)), model, images) for count in SHOWN]
@@ -162,7 +161,6 @@ def claims(found: Found, most: int) -> list[Claim]:
 
 def work(given: argparse.Namespace) -> None:
     """Run, tabulate, draw, judge."""
-    given.limit = given.limit or 200
     numbers = (*NUMBERS, 800) if given.full else NUMBERS
     at = levels(network(given.model), given)
     report = Report(given, "NoiseGrad, figure 12: how many draws")
@@ -181,7 +179,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    found = add_options(parser("noisegrad_samples", __doc__, 16), several=False)
+    found = add_options(parser("noisegrad_samples", __doc__, 16, full=200), several=False)
     found.add_argument("--no-gallery", action="store_true", help="leave out the photographs of figure 12")
     return found
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import salience as sal
-from _common import LEVEL, Claim, Report, difference, estimated, main, mean_cell, parser, plain, rows, values
-from _noisegrad import ALPHA, BASELINE, NG, PAPER, RADIUS, SEEDS, SG, SMALL, Draws, add_options, architecture, data, described, levels, network, noisy
+from _common import LEVEL, Claim, Report, difference, estimated, load, main, mean_cell, network, parser, plain, rows, values
+from _noisegrad import ALPHA, BASELINE, NG, PAPER, RADIUS, SEEDS, SG, SMALL, Draws, add_options, architecture, data, described, levels, noisy, radius
+from _noisegrad import network as cmnist_network
 from _smoothed import noise_level
 from models import data_file
 from salience.core.draws import Stream
@@ -111,12 +112,10 @@ class Setting:
     sigma: float
     draws: Draws
 
-    @cached_property
+    @property
     def model(self) -> sal.Model:
         """The network."""
-        found = sal.load_model(self.name)
-        assert isinstance(found, sal.Model)
-        return found
+        return network(self.name)
 
     @property
     def batch_norm(self) -> bool:
@@ -126,9 +125,7 @@ class Setting:
     @cached_property
     def images(self) -> Tensor:
         """The pictures of the study."""
-        own = {key: value for key, value in self.data.items() if key not in ("dataset", "targets")}
-        pictures = sal.load_dataset(self.data["dataset"], **own)
-        return sal.load_images([pictures[place].picture for place in range(min(self.count, len(pictures)))], self.model).as_subclass(Tensor)
+        return sal.load_images([item.picture for item in load(self.data, limit=self.count)], self.model).as_subclass(Tensor)
 
     def kept_by_noise(self, sigma: float, level: float = 0.0) -> np.ndarray:
         """Share of the draws of noise in the weights, or in the picture, that keep the predicted class, (images, seeds)."""
@@ -174,32 +171,31 @@ def settings(given: argparse.Namespace) -> list[Setting]:
     draws, wanted = PAPER if given.full else SMALL, given.only or SETS
     found = []
     for name in given.models if CMNIST in wanted else ():
-        model = network(name)
-        found.append(Setting(name, architecture(name), data(given) | {"targets": "predicted"}, given.limit, levels(model, given).ng, draws))
+        found.append(Setting(name, architecture(name), data(given, targets="predicted"), given.limit, levels(cmnist_network(name), given).ng, draws))
     if CIFAR in wanted:
-        cifar = {"dataset": "cifar10", "root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train"}
-        resnet20 = sal.load_model("python:models:resnet20")
-        own = {key: value for key, value in cifar.items() if key != "dataset"}
-        sigma = tune("noisegrad", resnet20, sal.load_dataset("cifar10", shuffle=1, **own), limit=2000 if given.full else 200, auc_images=0).choices[0].row.weight_sigma
-        found.append(Setting("python:models:resnet20", "resnet20, CIFAR-10 (training pictures)", cifar | {"shuffle": 0, "targets": "predicted"}, given.limit, sigma, draws))
+        name, cifar = "python:models:resnet20", {"root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train"}
+        sigma = tune("noisegrad", network(name), sal.load_dataset("cifar10", shuffle=1, **cifar), limit=2000 if given.full else 200, auc_images=0).choices[0].row.weight_sigma
+        found.append(Setting(name, "resnet20, CIFAR-10 (training pictures)", cifar | {"dataset": "cifar10", "shuffle": 0, "targets": "predicted"}, given.limit, sigma, draws))
     if PHOTOGRAPHS in wanted:
         photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0, "targets": "predicted"}
-        default = sal.load_model()
-        assert isinstance(default, sal.Model)
-        assert default.weight_sigma is not None
-        found.append(Setting("efficientnet-lite0", "efficientnet-lite0, photographs", photographs, max(1, given.limit // FEWER), default.weight_sigma, draws))
+        sigma = network().weight_sigma
+        assert sigma is not None  # every model by that name has one
+        found.append(Setting("efficientnet-lite0", "efficientnet-lite0, photographs", photographs, max(1, given.limit // FEWER), sigma, draws))
     return found
 
 
 def measured(setting: Setting, given: argparse.Namespace) -> Found:
-    """Run one network. Two methods may be the same, where the network survives the published default."""
-    radius = round(RADIUS * float(setting.model.std.mean()) / setting.model.value_range, 4)
+    """Run one network; where it is to survive beta-smoothing, pictures whose class it loses do not count. Two methods may be the same, where the network survives the published default."""
     chosen = setting.methods()
-    metrics = {SENSITIVITY: f"max_sensitivity:radius={radius}", SPARSENESS: SPARSENESS}
+    metrics = {SENSITIVITY: f"max_sensitivity:radius={radius(setting.model)}", SPARSENESS: SPARSENESS}
     study = Study(name="What survives", models=[setting.name], data=Data(**setting.data), methods=list(dict.fromkeys(chosen.values())), metrics=list(metrics.values()), seeds=SEEDS)
     own = argparse.Namespace(**(vars(given) | {"limit": setting.count}))
     store = rows(study, given.out / plain(setting.name), own)
-    return {metric: {name: values(store, method, text) for name, method in chosen.items()} for metric, text in zip(metrics, study.metrics, strict=True)}
+    found = {metric: {name: values(store, method, text) for name, method in chosen.items()} for metric, text in zip(metrics, study.metrics, strict=True)}
+    lost = setting.kept_by_beta(setting.beta) == 0
+    for column in found.values():
+        column[BETA_SURVIVING][lost] = np.nan
+    return found
 
 
 def robuster(own: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -255,9 +251,9 @@ def shares(report: Report, found: dict[str, tuple[Setting, Found]]) -> None:
                 line.append("no map")
                 continue
             gain = difference("", "", table_of[published], table_of[base], "<", shared_seeds=published == PUBLISHED)
-            if gain.agrees is None:
+            if np.isnan(gain.p):
                 line.append("too few pictures")
-            elif gain.p > LEVEL or gain.agrees is not (table_of is sensitivity):
+            elif gain.p >= LEVEL or gain.agrees is not (table_of is sensitivity):
                 line.append("no gain to begin with")
             else:
                 line.append(estimated(survives, *three))
@@ -305,7 +301,6 @@ def claims(setting: Setting, found: Found, kept: dict[str, np.ndarray]) -> list[
 
 def work(given: argparse.Namespace) -> None:
     """Run every network, tabulate, judge."""
-    given.limit = given.limit or PICTURES
     report = Report(given, "What survives of the gains when the network must survive")
     chosen = settings(given)
     if CMNIST in (given.only or SETS):
@@ -313,7 +308,7 @@ def work(given: argparse.Namespace) -> None:
     report.text(
         f"Sets of pictures: {', '.join(given.only or SETS)}. Draws: {(PAPER if given.full else SMALL).single}. Maps are absolute gradients summed over channels, before averaging; the class explained is the predicted one. "
         f"Robustness: max-sensitivity over 10 changes of at most {RADIUS} in normalised units, common draws, over the norm of the map (the paper's library divides by that of the picture, which rewards sparse maps); sparseness: Gini index. Where the network survives: NG, the smallest weight_sigma at which accuracy drops by 5 % on other pictures "
-        f"(the default model: its own); beta, the smallest of {', '.join(f'{beta:g}' for beta in BETAS)} that keeps the class of {KEPT:.0%} of the pictures, these ones. SG has noise {ALPHA} of the range."
+        f"(the default model: its own); beta, the smallest of {', '.join(f'{beta:g}' for beta in BETAS)} that keeps the class of {KEPT:.0%} of the pictures, these ones; the others do not count there. SG has noise {ALPHA} of the range."
     )
     found, made = {}, []
     for setting in chosen:
@@ -332,7 +327,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    found = add_options(parser("noisegrad_survival", __doc__, 24, "pictures of each network, a quarter for the default model,"), several=True)
+    found = add_options(parser("noisegrad_survival", __doc__, 24, "pictures of each network, a quarter for the default model,", PICTURES), several=True)
     found.add_argument("--only", nargs="+", choices=SETS, help="some of the sets of pictures: CMNIST, ResNet-20's or the default model's, which takes longest (default: all)")
     return found
 

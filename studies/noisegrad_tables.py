@@ -70,8 +70,9 @@ SAID = {
     "gradient": [
         *((NG, SG, criterion) for criterion in HIGHER),
         *((NG, BASELINE, criterion) for criterion in HIGHER if criterion != SPARSENESS),
-        (BASELINE, NG, SPARSENESS),
         *((FG, other, criterion) for other in (SG, NG) for criterion in HIGHER if criterion != SPARSENESS),
+        (FG, SG, SPARSENESS),
+        *((BASELINE, other, SPARSENESS) for other in (SG, NG, FG)),
     ],
     "integrated_gradients": [(FG, other, criterion) for other in (SG, BASELINE) for criterion in HIGHER],
 }
@@ -140,7 +141,6 @@ def floor(kind: str, found: Found) -> str:
 
 def work(given: argparse.Namespace) -> None:
     """Run, tabulate, judge."""
-    given.limit = given.limit or PICTURES
     draws, steps = (PAPER, 50) if given.full else (SMALL, 4)
     bases = {"gradient": "gradient", "integrated_gradients": f"integrated_gradients:steps={given.steps or steps}"}
     model = network(given.model)
@@ -153,7 +153,7 @@ def work(given: argparse.Namespace) -> None:
     )
     report.text(
         f"Localization: relevance rank accuracy on the box of 16 x 16. Faithfulness: correlation over 100 random sets of {SUBSET} of the 3072 values, logits; what is removed becomes 0, where the paper's becomes the picture's smallest "
-        f"value (here {lowest(str(given.data), given.limit):.3f} on average, of 1). Robustness: max-sensitivity over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels), by two definitions. The paper's library divides the change of the map by the norm of the normalised "
+        f"value (here {lowest(given):.3f} on average, of 1). Robustness: max-sensitivity over 10 changes of at most 0.2 in normalised units, {at.radius} in [0, 1] (the mean over channels), by two definitions. The paper's library divides the change of the map by the norm of the normalised "
         "picture, the map's largest value being 1: then a sparse map looks robust because it is sparse. Yeh et al. (2019), whom the paper cites, divide it by the norm of the map. The published numbers are of the first, with fresh draws for every map as far as is known. "
         "Sparseness: Gini index; the paper adds 1e-7 to every value, we do not."
     )
@@ -173,7 +173,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    found = add_options(parser("noisegrad_tables", __doc__, 16), several=False)
+    found = add_options(parser("noisegrad_tables", __doc__, 16, full=PICTURES), several=False)
     found.add_argument("--bases", nargs="+", choices=list(TABLES), default=list(TABLES), help="which tables: gradient is table 1, integrated_gradients table 3 (default: both)")
     found.add_argument("--steps", type=int, metavar="N", help="of integrated gradients (default: 4; with --full 50)")
     return found

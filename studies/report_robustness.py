@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import salience as sal
-from _common import DATA, Claim, Report, beyond, difference, estimated, main, mean_cell, number, parser, photographs, rise, rows, values
-from _pictures import overlaid, picture, sheet
+from _common import DATA, Claim, Report, beyond, difference, estimated, images_of, main, mean_cell, number, parser, photographs, rise, rows, values
+from _panels import OVERLAID, Panel, overlaid, photograph, sheet
 from salience.core.draws import streams
 from salience.core.metric import Case, Judgement, Metric
 from salience.core.registry import register
@@ -91,7 +91,7 @@ class Results:
             "SmoothGrad": SMOOTHGRAD,
             "RISE": rise(masks, "original", GRID),
             OURS: rise(masks, "crossfit", GRID),
-            "RISE, a quarter of the masks": rise(max(masks // 4, 1), "original", GRID),
+            QUARTER: rise(max(masks // 4, 1), "original", GRID),
             "edges": "edges",
             "random": "random",
         }
@@ -261,30 +261,27 @@ def drawn(report: Report, given: argparse.Namespace, found: Results, study: Stud
     source = streams([seeds_of(study, item.name, 0)], 1)
     tensor = image.as_subclass(torch.Tensor)
     shown: list[tuple[str, list]] = []
-    notes = [["", "", "", ""]]
     for name in ("SmoothGrad", "RISE", OURS):
         model = plain if name == "SmoothGrad" else remembering
         e = sal.explain(found.methods[name], model, image, seed=[seeds_of(study, item.name, 0)])
         for variant, said in VARIANTS.items():
             pairs = [compared(sal.Explainer.from_value(found.methods[name]), model, tensor, e.targets, source, sal.Perturbation.from_value(each), variant, e.maps) for each in PERTURBATIONS]
             if not shown:
-                shown.append(("as the network sees it", [picture(each[0]) for each in (tensor, *(pair.images for pair in pairs))]))
-            shown.append((f"{name}, {said}", [overlaid(pairs[0].clean[0], tensor[0]), *(overlaid(pair.perturbed[0], tensor[0]) for pair in pairs)]))
-            ssim = [float(sal.similarity("ssim", pair.clean, pair.perturbed)) for pair in pairs]
-            notes.append(["", *(f"SSIM {each:.2f}" for each in ssim)])
-    legend = f"Maps of {item.name} ({plain.label(int(e.targets[0]))}), each from its lowest value (0) to its highest (1); the flipped picture's map is flipped back. SSIM is to the map of the picture itself."
-    report.picture("figures_1_to_3", sheet(["picture", *PERTURBATIONS.values()], shown, legend, notes), f"Figures 1 to 3: {item.name}, its perturbed versions and their maps")
+                shown.append(("as the network sees it", [photograph(each[0]) for each in (tensor, *(pair.images for pair in pairs))]))
+            perturbed = [Panel(overlaid(pair.perturbed[0], tensor[0]), f"SSIM {float(sal.similarity('ssim', pair.clean, pair.perturbed)):.2f}") for pair in pairs]
+            shown.append((f"{name}, {said}", [Panel(overlaid(pairs[0].clean[0], tensor[0])), *perturbed]))
+    legend = f"Maps of {item.name} ({plain.label(int(e.targets[0]))}); the flipped picture's map is flipped back. SSIM is to the map of the picture itself."
+    report.picture("figures_1_to_3", sheet(["picture", *PERTURBATIONS.values()], shown, legend, OVERLAID), f"Figures 1 to 3: {item.name}, its perturbed versions and their maps")
 
 
 def work(given: argparse.Namespace) -> None:
     """Run, tabulate, judge, draw."""
     given.model = given.model or ("torchvision:vgg16" if given.full else "efficientnet-lite0")
     given.masks = given.masks or (REPORT_MASKS if given.full else 250)
-    given.limit = given.limit or REPORT_PICTURES
     report = Report(given, "SmoothGrad and RISE under perturbations (report 000, figures 1 to 4)")
     first, second = studies(given)
     found = Results(rows(first, given.out / "smoothgrad", given), rows(second, given.out / "rise", given), given.masks)
-    images = len((found.masked.manifest or {})["images"])
+    images = len(images_of(found.masked))
     report.text(
         f"Here: {images} pictures from {first.data.options['root']}, {given.model}, {given.masks} masks (RISE in {given.precision}). The report: {REPORT_PICTURES} pictures that are not to be had, VGG16, {REPORT_MASKS} masks. "
         "The maps explain the class predicted for the unchanged picture. 'Pictures and apart': how many keep their prediction under the perturbation, and how many do not; the latter are left out of everything but the columns 'apart'. "
@@ -299,7 +296,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    made = parser("report_robustness", __doc__ or "", limit=10)
+    made = parser("report_robustness", __doc__, limit=10, full=REPORT_PICTURES)
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:vgg16)")
     made.add_argument("--masks", type=int, metavar="N", help=f"masks of RISE (default: 250; with --full the report's {REPORT_MASKS})")

@@ -17,14 +17,14 @@ from scipy.integrate import trapezoid
 from torch import Tensor
 
 import salience as sal
-from _common import DATA, Report, difference, estimated, main, mean_cell, number, parser, photographs, required, rise, rows, table, values
-from _pictures import curve, overlaid, picture, pointed, sheet
+from _common import DATA, Report, difference, estimated, images_of, kept, main, mean_cell, number, parser, photographs, required, rise, rows, table, values
+from _panels import OVERLAID, Panel, curve, grey, overlaid, photograph, picture, pointed, sheet
 from salience.core.draws import streams
 from salience.perturb.masks import RandomMasks
 from salience.show.overlay import drawing
 from salience.studies.store import Store
 from salience.studies.study import Study
-from salience.studies.work import Unit, model_of, seeds_of
+from salience.studies.work import model_of, seeds_of
 
 SEEDS = [0, 1, 2, 3]
 PAPER_MASKS = 8000
@@ -39,18 +39,6 @@ EVERY = 10**6
 """More pictures than there are."""
 
 GAME = "pointing_game"
-
-
-def kept(store: Store, study: Study, image: str, method: str) -> dict[str, Tensor]:
-    """What was kept of a picture and a method: image, map, stderr (one a target and seed), target, seed."""
-    place = list((store.manifest or {})["images"]).index(image)
-    with np.load(store.folder / "maps" / f"{Unit(place, image, study.models[0], method).id}.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
-
-
-def images_of(store: Store) -> list[str]:
-    """The pictures of a study."""
-    return list((store.manifest or {})["images"])
 
 
 def curves_of(store: Store, image: str, method: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +56,8 @@ def chosen(given: argparse.Namespace) -> Path:
     source, target = Path(photographs(given.pictures, given, "--pictures")["root"]), given.out / "pictures"
     names = [name for name in EXAMPLES if (source / name).is_file()] or [Path(item.picture).name for item in list(sal.load_dataset("folder", root=source))]
     target.mkdir(parents=True, exist_ok=True)
+    for other in {file.name for file in target.iterdir()} - set(names[: given.examples]):
+        (target / other).unlink()  # of an earlier call with other options
     for name in names[: given.examples]:
         shutil.copyfile(source / name, target / name)
     return target
@@ -155,19 +145,14 @@ def adding_up(store: Store, study: Study, method: str) -> Figure:
     made = masks.make(torch.stack([grid for grid, _ in drawn]), torch.stack([place for _, place in drawn]))
     shown = torch.lerp(model.mean_colour.view(1, -1, 1, 1).expand_as(tensor), tensor, made[:, None])
     scores = model.as_probabilities(model.outputs(shown))[:, target].tolist()
-    lines: list[tuple[str, list]] = [
-        ("masks", [None, *(np.repeat(each[..., None].numpy(), 3, 2) for each in made)]),
-        ("what the network is shown", [picture(tensor[0]), *(picture(each) for each in shown)]),
-        ("the mean of score times mask", [overlaid(found["map"][0, 0], tensor[0]), *([None] * SHOWN_MASKS)]),
-    ]
     samples = sal.Explainer.from_value(method).samples  # type: ignore[attr-defined]  # RISE has samples
-    notes = [[""] * (SHOWN_MASKS + 1), ["the picture", *(f"score {each:.3f}" for each in scores)], [f"{samples} masks", *([""] * SHOWN_MASKS)]]
-    return sheet(
-        ["", *(f"mask {draw + 1}" for draw in range(SHOWN_MASKS))],
-        lines,
-        f"Map of {model.label(target)} from its lowest value (0) to its highest (1); in masks white is 1: kept; what is hidden takes the network's mean colour.",
-        notes,
-    )
+    lines: list[tuple[str, list]] = [
+        ("masks", [None, *(photograph(each[None]) for each in made)]),
+        ("what the network is shown", [photograph(tensor[0], "the picture"), *(photograph(each, f"score {score:.3f}") for each, score in zip(shown, scores, strict=True))]),
+        ("the mean of score times mask", [Panel(overlaid(found["map"][0, 0], tensor[0]), f"{samples} masks")]),
+    ]
+    legend = f"Map of {model.label(target)}; in masks white is 1: kept; what is hidden takes the network's mean colour."
+    return sheet(["", *(f"mask {draw + 1}" for draw in range(SHOWN_MASKS))], lines, legend, OVERLAID)
 
 
 def two_classes(given: argparse.Namespace, study: Study, method: str) -> Figure:
@@ -183,10 +168,10 @@ def two_classes(given: argparse.Namespace, study: Study, method: str) -> Figure:
     second = min((each for each in likeliest if each != first), key=lambda each: float(sal.similarity("pearson", e, e.for_target(each))))
     alike = float(sal.similarity("pearson", e, e.for_target(second)))
     tensor = image.as_subclass(Tensor)[0]
-    pictures = [picture(tensor), *(overlaid(e.for_target(each).maps[0, 0], tensor) for each in (first, second))]
+    pictures = [photograph(tensor), *(Panel(overlaid(e.for_target(each).maps[0, 0], tensor)) for each in (first, second))]
     names = [f"{model.label(each)} ({float(probabilities[each]):.3f})" for each in (first, second)]
-    legend = f"Each map from its lowest value (0) to its highest (1), both from the same masks; their correlation is {alike:.2f}. The second class is that of the ten likeliest whose map is least like the first."
-    return sheet(["picture", *names], [(item.name, pictures)], legend)
+    legend = f"Both maps are from the same masks; their correlation is {alike:.2f}. The second class is that of the ten likeliest whose map is least like the first."
+    return sheet(["picture", *names], [(item.name, pictures)], legend, OVERLAID)
 
 
 # --- figure 9 ---------------------------------------------------------------------------------------------------------------------------------
@@ -232,7 +217,7 @@ def at_masks(share: np.ndarray, masks: int, wanted: int) -> np.ndarray:
     return noise / (noise + 1 - share)
 
 
-def cases(given: argparse.Namespace) -> tuple[list[Case], Study]:
+def cases(given: argparse.Namespace) -> list[Case]:
     """All objects of the pictures."""
     required(given.coco, "--coco", "A folder of COCO's photographs and masks")
     original, ours = (rise(given.background_masks, each) for each in ("original", "crossfit"))
@@ -252,7 +237,10 @@ def cases(given: argparse.Namespace) -> tuple[list[Case], Study]:
     store, made = rows(study, given.out / "failures", given), []
     model = model_of(study.models[0], study.device, study.precision, study.chunk)
     for item in list(study.data.load())[: len(images_of(store))]:
-        published, better = (kept(store, study, item.name, each) for each in (original, ours))
+        try:
+            published, better = (kept(store, study, item.name, each) for each in (original, ours))
+        except FileNotFoundError:
+            continue  # it failed: the results say why
         target, image = int(published["target"][0]), sal.load_images([item.picture], model, "squash")
         mask = torch.as_tensor(item.masks[target])
         inside = image.geometry[0].to_input(mask)
@@ -260,12 +248,12 @@ def cases(given: argparse.Namespace) -> tuple[list[Case], Study]:
         found = [float(sal.measure(GAME, model, image, target, each[None], masks=[mask])) for each in (maps[0], maps.mean(0), better["map"][0, 0])]  # type: ignore[arg-type]  # a tensor of one
         if inside.any() and not inside.all():
             made.append(Case(f"{item.name}: {model.label(target)}", image.as_subclass(Tensor)[0], maps, published["stderr"][:, 0], better["map"][0, 0], ~inside, (found[0], found[1], found[2])))
-    return made, study
+    return made
 
 
 def failures(given: argparse.Namespace, report: Report) -> None:
     """Whether the background noise is Monte-Carlo."""
-    found, _ = cases(given)
+    found = cases(given)
     masks = given.background_masks
     share = np.array([mask_share(each.maps, each.background) for each in found])
 
@@ -303,34 +291,25 @@ def failures(given: argparse.Namespace, report: Report) -> None:
 
 def drawn(found: list[Case], masks: int) -> Figure:
     """Picture, map, map with what is within its error in grey, the mean of all sets, ours."""
-    lines, notes = [], []
+    lines = []
     for each in found:
         first, error = each.maps[0], each.errors[0]
         decided = (first - first.mean()).abs() > 2 * error
         plain, coloured = picture(each.image), overlaid(first, each.image)
-        grey = np.repeat(0.35 + 0.6 * (plain @ np.array([0.299, 0.587, 0.114]))[..., None], 3, 2)
-        object_ = np.where(each.background[..., None].numpy(), 0.25 * plain + 0.7, plain)
-        lines.append(
-            (each.name, [plain, object_, pointed(coloured, first), np.where(decided[..., None].numpy(), coloured, grey), overlaid(each.maps.mean(0), each.image), overlaid(each.ours, each.image)])
-        )
         share = mask_share(each.maps, each.background)
-        notes.append(
-            [
-                "",
-                "",
-                "miss" if each.hits[0] < 1 else "hit",
-                f"{float((~decided).float().mean()):.0%} grey",
-                "miss" if each.hits[1] < 1 else "hit",
-                ("miss" if each.hits[2] < 1 else "hit") + f"; masks' share {share:.2f}",
-            ]
-        )
+        hits = ["miss" if hit < 1 else "hit" for hit in each.hits]
+        panels = [
+            Panel(plain),
+            Panel(np.where(each.background[..., None].numpy(), 0.25 * plain + 0.7, plain)),
+            Panel(pointed(coloured, first), f"{hits[0]}; the masks' share outside the object {share:.2f}"),
+            Panel(np.where(decided[..., None].numpy(), coloured, grey(each.image)), f"{float((~decided).float().mean()):.0%} grey"),
+            Panel(overlaid(each.maps.mean(0), each.image), hits[1]),
+            Panel(overlaid(each.ours, each.image), hits[2]),
+        ]
+        lines.append((each.name, panels))
     columns = ["picture", "object", f"{masks} masks", "beyond 2 errors", f"{len(SEEDS) * masks} masks", "our estimator"]
-    return sheet(
-        columns,
-        lines,
-        f"Maps from their lowest value (0) to their highest (1); grey: within two standard errors of the map's mean. The ring is the largest value. Our estimator has the same {masks} masks.",
-        notes,
-    )
+    legend = f"Grey: within two standard errors of the map's mean. The ring is the largest value. Our estimator has the same {masks} masks."
+    return sheet(columns, lines, legend, OVERLAID)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------------------------
@@ -339,10 +318,11 @@ def drawn(found: list[Case], masks: int) -> Figure:
 def work(given: argparse.Namespace) -> None:
     """Draw and judge."""
     given.model = given.model or ("torchvision:resnet50" if given.full else "efficientnet-lite0")
-    given.masks, given.background_masks, given.steps = (given.masks or PAPER_MASKS, given.masks or PAPER_MASKS, 224) if given.full else (given.masks or 400, max((given.masks or 400) // 2, 1), 56)
+    given.masks = given.masks or (PAPER_MASKS if given.full else 400)
+    given.background_masks, given.steps = (given.masks, 224) if given.full else (max(given.masks // 2, 1), 56)
     report = Report(given, "Maps, curves and failure cases of RISE (paper 003, figures 1 to 4 and 6 to 9)")
     report.text(
-        f"Here: {given.model}, {given.masks} masks a map ({given.background_masks} for figure 9), {given.precision}, {given.examples} pictures from {given.pictures} and {given.limit or 'all'} from {given.coco}. "
+        f"Here: {given.model}, {given.masks} masks a map ({given.background_masks} for figure 9), {given.precision}, at most {given.examples} pictures from {given.pictures} and {given.limit or 'all'} from {given.coco}. "
         f"The paper: ResNet50, {PAPER_MASKS} masks, pictures of its own. Figure 5 (captions) is not made."
     )
     examples(given, report)
@@ -352,7 +332,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    made = parser("rise_figures", __doc__ or "", limit=10, what="photographs of figure 9")
+    made = parser("rise_figures", __doc__, limit=10, what="photographs of figure 9")
     made.add_argument("--pictures", type=Path, default=DATA / "photos", metavar="DIR", help=f"pictures of figures 1 to 8 (default: {DATA / 'photos'}, else those of scikit-image)")
     made.add_argument("--examples", type=int, default=4, metavar="N", help="pictures of figures 1 to 8 (default: 4)")
     made.add_argument("--two-classes", default="catdog.png", metavar="NAME", help="which of them is figure 1 (default: catdog.png, else the first)")

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, main, mean_cell, number, paper_masks, parser, photographs, plain, required, rise, rows, values
-from _pictures import curve
+from _common import DATA, Claim, Report, difference, images_of, main, mean_cell, number, paper_masks, parser, photographs, plain, required, rise, rows, values
+from _panels import curve
 from salience.show.overlay import drawing
 from salience.studies.statistics import per_image
 from salience.studies.store import Store
@@ -162,7 +162,7 @@ def work(given: argparse.Namespace) -> None:
         data = photographs(given.photos, given)
         sizes = {given.model or "efficientnet-lite0": given.masks or 200}
     found = [Scores(given, data | {"targets": "predicted"}, model, masks) for model, masks in sizes.items()]
-    images = len((found[0].stores["rise"].manifest or {})["images"])
+    images = len(images_of(found[0].stores["rise"]))
     report.text(
         f"Here: {images} pictures from {data['root']}, {', '.join(f'{each.model} with {each.masks} masks' for each in found)}, black-box methods in {given.precision}. The paper: {PICTURES} pictures of ImageNet's validation set, "
         "ResNet50 with 8000 masks, VGG16 with 4000. The class explained is the predicted one; 28 steps; pictures squashed to a square; masks are drawn anew for each picture."
@@ -176,7 +176,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    made = parser("rise_table1", __doc__ or "", limit=10)
+    made = parser("rise_table1", __doc__, limit=10)
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--imagenet", type=Path, metavar="DIR", help="with --full: ImageNet's validation set, a folder a class")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:resnet50 and torchvision:vgg16)")

@@ -11,18 +11,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, main, paper_masks, parser, plain, required, rise, rows, values
+from _common import DATA, Claim, Report, difference, images_of, kept, main, paper_masks, parser, plain, required, rise, rows, values
 from _common import table as read
-from _pictures import overlaid, picture, pointed, sheet
+from _panels import OVERLAID, Panel, overlaid, photograph, pointed, sheet
 from salience.core.robustness import one_channel
 from salience.studies.statistics import pointing_accuracy
 from salience.studies.store import Store
 from salience.studies.study import Study
-from salience.studies.work import Unit
 
 AM, DECONV, CAM, MWP, CMWP, RISE, OURS = "AM (gradient)", "Deconv", "CAM", "MWP", "c-MWP", "RISE", "RISE, our estimator"
 PIXELS = {AM: "gradient", DECONV: "deconvnet"}
@@ -176,23 +174,22 @@ def claims(found: Hits, full: bool) -> list[Claim]:
 def drawn(found: Hits) -> Figure:
     """The maps of the first pictures and where they point."""
     columns = ["picture", *(name for name in found.methods if "control" not in name)]
-    lines, notes = [], []
-    manifest = found.stores["rise"].manifest or {}
-    for place, image in enumerate(list(manifest["images"])[:DRAWN]):
-        pictures, below = [], []
-        for name in columns[1:]:
+    lines = []
+    for image in images_of(found.stores["rise"])[:DRAWN]:
+        panels = []
+        try:
+            maps = {name: kept(found.store(name), found.studies[found.part(name)], image, found.key(name, found.setting.game)[0]) for name in columns[1:]}
+        except FileNotFoundError:
+            continue  # it failed: the results say why
+        for name, each in maps.items():
             method, metric = found.key(name, found.setting.game)
-            unit = Unit(place, image, found.studies[found.part(name)].models[0], method)
-            with np.load(found.store(name).folder / "maps" / f"{unit.id}.npz") as kept:
-                tensor, saliency, target = torch.from_numpy(kept["image"])[0], one_channel(torch.from_numpy(kept["map"])[:1], "abs_max" if name in PIXELS else None)[0], int(kept["target"][0])
+            tensor, saliency, target = each["image"][0], one_channel(each["map"][:1], "abs_max" if name in PIXELS else None)[0], int(each["target"][0])
             hit = [row["value"] for row in read(found.store(name)) if (row["image"], row["method"], row["metric"], row["target"], row["seed"]) == (image, method, metric, target, 0)]
-            pictures.append(pointed(overlaid(saliency, tensor), saliency))
-            below.append("hit" if hit == [1.0] else "miss" if hit == [0.0] else f"hit {hit[0]:.2f}" if hit and hit[0] is not None else "undefined")
-        label = sal.load_model(found.setting.model).label(target)
-        lines.append((f"{image}: {label}", [picture(tensor), *pictures]))
-        notes.append(["", *below])
-    legend = f"Maps from their lowest value (0) to their highest (1), the first set of masks; the ring is where a map points (hit or miss: {found.setting.game})."
-    return sheet(columns, lines, legend, notes)
+            said = "hit" if hit == [1.0] else "miss" if hit == [0.0] else f"hit {hit[0]:.2f}" if hit and hit[0] is not None else "undefined"
+            panels.append(Panel(pointed(overlaid(saliency, tensor), saliency), said))
+        lines.append((f"{image}: {sal.load_model(found.setting.model).label(target)}", [photograph(tensor), *panels]))
+    legend = f"RISE: the first set of masks. The ring is where a map points (hit or miss: {found.setting.game})."
+    return sheet(columns, lines, legend, OVERLAID)
 
 
 def settings(given: argparse.Namespace) -> list[Setting]:
@@ -236,7 +233,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    made = parser("rise_table2", __doc__ or "", limit=16, what="pictures of each data set")
+    made = parser("rise_table2", __doc__, limit=16, what="pictures of each data set")
     made.add_argument("--coco", type=Path, default=DATA / "coco_masks", metavar="DIR", help=f"COCO: photographs with masks, or annotations (default: {DATA / 'coco_masks'})")
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs with labels.csv, for the mosaics (default: {DATA / 'imagenet_photos'})")
     made.add_argument("--voc", type=Path, metavar="DIR", help="with --full: VOCdevkit/VOC2007")

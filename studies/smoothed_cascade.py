@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, difference, main, mean_cell, parser, rows, table, values
+from _common import Claim, Report, difference, images_of, main, mean_cell, network, parser, rows, table, values
 from _panels import Panel, map_panel, photograph, sheet
 from _smoothed import BETA_SMOOTHING, GRADIENT, RELATIVE, SMOOTH, UNIFORM, Setting, constants, only_kept, settings
 from salience.core.draws import streams
@@ -49,8 +49,7 @@ def steps_of(model: sal.Classifier, full: bool) -> list[list[Part]]:
 
 def curves(store: Store, model: str, method: str, curve: str) -> np.ndarray:
     """A curve of each picture and random network, (images, seeds, points), the pictures in the study's order; NaN where there is none."""
-    manifest = store.manifest or {}
-    images, seeds = list(manifest["images"]), manifest["study"]["seeds"]
+    images, seeds = images_of(store), (store.manifest or {})["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     for row in table(store, "curves"):  # they come in the order of x
         if (row["model"], row["method"], row["curve"]) == (model, method, curve):
@@ -66,48 +65,52 @@ def measured(setting: Setting, given: Namespace) -> tuple[dict[str, np.ndarray],
     study = Study(name="smoothed_cascade", models=[setting.model], data=Data(**setting.data, targets="labels"), methods=list(methods.values()), metrics=[metric], seeds=SEEDS)
     store = rows(study, given.out / setting.folder, setting.given(given))
     named = list(zip(methods, study.methods, strict=True))
-    found, kept = only_kept(setting, {title: values(store, method, study.metrics[0]) for title, method in named}, given, absolute=True)
+    found = {title: values(store, method, metric) for title, method in named}
     similar, floors = ({title: curves(store, setting.model, method, curve) for title, method in named} for curve in ("similarity", "noise floor"))
-    lost = {title: np.isnan(each).all(1) for title, each in found.items()}
-    return found, {title: np.where(lost[title][:, None, None], np.nan, each) for title, each in similar.items()}, floors, kept
+    return found, similar, floors, only_kept(setting, [found, similar], setting.images(given))
 
 
-def drawn_curves(places: list[Setting], found: dict[str, dict[str, np.ndarray]], names: dict[str, list[str]]) -> Figure:
-    """Figure 2: the similarity after each step, its mean over networks, then mean and sd over pictures."""
+def drawn_curves(found: dict[str, dict[str, np.ndarray]], colours: dict[str, str], names: dict[str, list[str]], label: str) -> Figure:
+    """The similarity after each step, its mean over networks, then mean and sd over pictures: figure 2, and figure 6.
+
+    Args:
+        found: Curves (images, networks, points) by panel and line.
+        colours: Of each line that is drawn.
+        names: Of the steps, by panel.
+        label: Of the ordinate.
+    """
     with drawing():
-        figure = Figure(figsize=(6.2 * len(places), 4.6), dpi=100)
-        for place, setting in enumerate(places):
-            axes = figure.add_subplot(1, len(places), place + 1)
-            for title, colour in COLOURS.items():
-                each = found[setting.title][title].mean(1)
+        figure = Figure(figsize=(6.2 * len(found), 4.6), dpi=100)
+        for place, (panel, lines) in enumerate(found.items()):
+            axes = figure.add_subplot(1, len(found), place + 1)
+            for title, colour in colours.items():
+                each = lines[title].mean(1)
                 each = each[np.isfinite(each).all(1)]
                 if len(each):
                     mean, spread, at = each.mean(0), each.std(0), np.arange(each.shape[1])
                     axes.plot(at, mean, color=colour, marker="o", markersize=3, label=f"{title} ({len(each)} pictures)")
                     axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
-            axes.set_xticks(range(len(names[setting.title])), names[setting.title], rotation=60, ha="right", size=7)
+            axes.set_xticks(range(len(names[panel])), names[panel], rotation=60, ha="right", size=7)
             axes.set_ylim(-0.1, 1.05)
             axes.axhline(0, color="#c8ccd0", linewidth=0.8)
-            axes.set_title(setting.title, size=10, weight="bold", loc="left")
-            axes.set_ylabel("rank correlation of |map| with the original", size=8)
+            axes.set_title(panel, size=10, weight="bold", loc="left")
+            axes.set_ylabel(label, size=8)
             axes.legend(fontsize=7, frameon=False, loc="upper right")
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        figure.tight_layout(rect=(0, 0.08, 1, 1))
         figure.text(
-            0.01,
-            0.015,
-            f"Lines: means over pictures and {len(SEEDS)} random networks; bands: one standard deviation over pictures. The lower, the more the map depends on what the network has learned.",
-            size=8,
+            0.01, 0.015, f"Lines: means over pictures and {len(SEEDS)} random networks; bands: one sd over pictures.\nThe lower, the more the map depends on what the network has learned.", size=8
         )
     return figure
 
 
 def pictures(setting: Setting, given: Namespace, names: list[str]) -> Figure:
     """Figure 1: the maps of the study's first picture after each step."""
-    model = sal.load_model(setting.model)
-    image: Tensor = next(setting.images(model, given, together=1))
+    model = network(setting.model)
+    image: Tensor = next(setting.images(given, together=1))
     methods = setting.methods(absolute=True, same_sd=False)
     target = int(model.outputs(image.as_subclass(Tensor)).argmax())
     panels: dict[str, list[Panel]] = {title: [] for title in methods}
+    first: dict[str, Tensor] = {}
 
     def explain() -> None:
         for title, method in methods.items():
@@ -116,7 +119,6 @@ def pictures(setting: Setting, given: Namespace, names: list[str]) -> Figure:
             first.setdefault(title, saliency)
             panels[title].append(map_panel(saliency, alike))
 
-    first: dict[str, Tensor] = {}
     explain()
     with ExitStack() as stack:
         for step in steps_of(model, given.full):
@@ -152,7 +154,6 @@ def claims(title: str, found: dict[str, np.ndarray], similar: dict[str, np.ndarr
 
 def work(given: Namespace) -> None:
     """Run, draw, tabulate, judge."""
-    given.limit = given.limit or (FULL if given.full else None)
     if given.rectified and given.full:
         raise sal.InputError("--rectified is about SqueezeNet, which --full does not have: leave one of them out.")
     if given.rectified:
@@ -173,7 +174,7 @@ def work(given: Namespace) -> None:
     found, similar, names = {}, {}, {}
     for each in places:
         found[each.title], similar[each.title], floors, kept = measured(each, given)
-        names[each.title] = ["trained", *(step[-1].name for step in steps_of(sal.load_model(each.model), given.full))]
+        names[each.title] = ["trained", *(step[-1].name for step in steps_of(network(each.model), given.full))]
         report.text(kept)
         empty = {title: (curve[..., 1:] == 0).sum() / max(np.isfinite(curve[..., 1:]).sum(), 1) for title, curve in similar[each.title].items()}
         report.text(f"Constant maps, which count as 0: {', '.join(f'{title} {share:.1%}' for title, share in empty.items())} of the maps of random networks.")
@@ -185,7 +186,9 @@ def work(given: Namespace) -> None:
         ]
         report.table(f"{each.title}: rank correlation, mean and 95 % interval over {len(found[each.title][GRADIENT])} pictures and {len(SEEDS)} random networks", columns, cells)
     report.text(f"The paper prints no numbers for these curves. {NOTEBOOK} The control {CONTROL} ignores the network.")
-    report.picture("curves", drawn_curves(places, similar, names), "Rank correlation with the original map while layers become random (the paper's figure 2)")
+    report.picture(
+        "curves", drawn_curves(similar, COLOURS, names, "rank correlation of |map| with the original"), "Rank correlation with the original map while layers become random (the paper's figure 2)"
+    )
     report.picture("pictures", pictures(places[0], given, names[places[0].title]), "Maps while layers become random (the paper's figure 1)")
     report.text(
         "Look at the pictures before the numbers: averages of absolute gradients of a random network are nearly even but for a border that fades, as fewer paths lead there, and such a border is part of what "
@@ -197,7 +200,7 @@ def work(given: Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The options."""
-    made = parser("smoothed_cascade", __doc__, 10, "photographs (5 times as many from CIFAR-10)")
+    made = parser("smoothed_cascade", __doc__, 10, "photographs (5 times as many from CIFAR-10)", FULL)
     made.add_argument("--rectified", action="store_true", help="SqueezeNet with the ReLU after its scores; results go to the folder rectified in that of --out")
     return made
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, from_numpy
 
 import salience as sal
-from _common import Claim, Report, difference, main, mean_cell, parser, required, rows
-from _panels import Panel, map_panel, photograph, sheet
-from _smoothed import BETA, BETA_SMOOTHING, GRADIENT, LEVEL, RELATIVE, SMOOTH, UNIFORM, Setting, constants, noise_level
+from _common import Claim, Report, difference, images_of, main, mean_cell, network, parser, required, rows
+from _panels import SIGNED, Panel, map_panel, photograph, sheet
+from _smoothed import BETA, BETA_SMOOTHING, GRADIENT, LEVEL, RELATIVE, SMOOTH, UNIFORM, Setting, constants, only_kept, setting_of
 from models import data_file, data_folder
 from salience.core.registry import register
 from salience.studies.study import Data, Study
@@ -57,7 +57,7 @@ class TwoObjects(sal.Dataset):
 @lru_cache
 def _chosen(of: str, name: str, fit: str) -> list[tuple[int, tuple[int, int]]]:
     """The places of the pictures, and their two labels."""
-    model, found = sal.load_model(name), []
+    model, found = network(name), []
     for place, item in enumerate(sal.Dataset.from_value(of)):
         outputs = model.outputs(sal.load_images([item.picture], model, fit).as_subclass(Tensor))[0]
         order = outputs.argsort(descending=True).tolist()
@@ -88,40 +88,29 @@ def places(given: Namespace) -> list[Place]:
     """Where objects are known."""
     if given.full:
         root = required(data_folder() / "coco", "SALIENCE_DATA (the folder that holds coco/annotations and coco/val2017)", "COCO")
-        return [Place("COCO val2017, two objects", f"coco:root={root},labels=imagenet,objects=2", "crop", _setting("VGG-16", "torchvision:vgg16", BETA))]
+        return [Place("COCO val2017, two objects", f"coco:root={root},labels=imagenet,objects=2", "crop", setting_of("VGG-16", "", "torchvision:vgg16", {}, LEVEL, BETA))]
     photographs = data_file("imagenet_photos", "labels.csv").parent
     coco = data_file("coco_masks", "classes.json").parent
+    mosaics = f"mosaic:of=(folder:root={photographs},labels=labels.csv),cell=112,number={MOSAICS}"
     return [
-        Place("mosaics", f"mosaic:of=(folder:root={photographs},labels=labels.csv),cell=112,number={MOSAICS}", "squash", _setting("SqueezeNet", "python:models:squeezenet", BETA)),
-        Place("COCO", f"coco:root={coco},labels=imagenet", "crop", _setting("EfficientNet-Lite0", "efficientnet-lite0", 10.0)),
+        Place("mosaics", mosaics, "squash", setting_of("SqueezeNet", "", "python:models:squeezenet", {}, LEVEL, BETA)),
+        Place("COCO", f"coco:root={coco},labels=imagenet", "crop", setting_of("EfficientNet-Lite0", "", "efficientnet-lite0", {}, LEVEL, 10.0)),
     ]
-
-
-def _setting(title: str, name: str, beta: float) -> Setting:
-    network = sal.load_model(name)
-    assert isinstance(network, sal.Model)
-    return Setting(title, "", name, {}, noise_level(network, LEVEL), beta)
 
 
 def measured(place: Place, study: Study, given: Namespace) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
     """By method the shares (images,) for object 1 and object 2, beta-smoothing only where it keeps the class; and who does."""
     setting, store = place.setting, rows(study, given.out / place.folder, given)
-    names = list((store.manifest or {})["images"])
-    items = study.data.load()
-    order = {(item.name, label): (number, role) for number, item in enumerate(items) if item.name in names for role, label in enumerate(item.labels)}
+    data, count = study.data.load(), len(images_of(store))
+    items = [data[number] for number in range(count)]
+    order = {(item.name, label): (number, role) for number, item in enumerate(items) for role, label in enumerate(item.labels)}
     titles = {method: title for title, method in zip([*setting.methods(absolute=False, same_sd=False), *CONTROLS], study.methods, strict=True)}
-    found = {title: np.full((2, len(names)), np.nan) for title in titles.values()}
+    found = {title: np.full((count, 2), np.nan) for title in titles.values()}
     for row in store.rows():
         if row["metric"] == study.metrics[0] and row["status"] == "ok":
-            number, role = order[row["image"], row["target"]]
-            found[titles[row["method"]]][role, number] = row["value"]
-    model, shares = sal.load_model(setting.model), []
-    for title in (BETA_SMOOTHING, RELATIVE):
-        method = setting.methods(absolute=False)[title]
-        kept = np.array([sal.explain(method, model, sal.load_images([items[number].picture], model, place.fit)).record["images"]["class_kept"][0] for number in range(len(names))])
-        found[title] = np.where(kept > 0, found[title], np.nan)
-        shares.append(f"{title} (`{method}`) {kept.mean():.0%}")
-    return {title: (each[0], each[1]) for title, each in found.items()}, f"{place.title}: {len(names)} pictures; the class is kept by {' and by '.join(shares)} of them; the others do not count."
+            found[titles[row["method"]]][order[row["image"], row["target"]]] = row["value"]
+    kept = only_kept(setting, [found], (sal.load_images([item.picture], network(setting.model), place.fit) for item in items))
+    return {title: (each[:, 0], each[:, 1]) for title, each in found.items()}, f"{place.title}. {kept}"
 
 
 def claims(title: str, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Claim]:
@@ -133,7 +122,7 @@ def claims(title: str, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[
 def pictures(place: Place, study: Study) -> Figure:
     """Figure 3: the maps of both classes, of the first pictures of the study."""
     setting, data = place.setting, study.data.load()
-    model = sal.load_model(setting.model)
+    model = network(setting.model)
     lines: list[tuple[str, list[Panel]]] = []
     methods = setting.methods(absolute=False, same_sd=False)
     for number in range(min(2, len(data))):
@@ -150,7 +139,7 @@ def pictures(place: Place, study: Study) -> Figure:
                     [photograph(shown, model.label(label)), *(map_panel(e.saliency("sum")[0], f"{share:.2f} of the top 20 on it", signed=True) for e, share in zip(maps, inside, strict=True))],
                 )
             )
-    return sheet(["the object explained", *methods], lines, f"{setting.title}, {place.title}: signed maps, channels summed.", signed=True)
+    return sheet(["the object explained", *methods], lines, f"{setting.title}, {place.title}: signed maps, channels summed.", SIGNED)
 
 
 def work(given: Namespace) -> None:
@@ -168,7 +157,7 @@ def work(given: Namespace) -> None:
         study = Study(name="smoothed_class_sensitivity", models=[setting.model], data=data, methods=methods, metrics=["top_k_in_mask"], fit=place.fit)
         found, kept = measured(place, study, given)
         report.text(kept)
-        cells = [[method, PUBLISHED.get(method, ("", ""))[0], mean_cell(first[:, None]), PUBLISHED.get(method, ("", ""))[1], mean_cell(second[:, None])] for method, (first, second) in found.items()]
+        cells = [[method, PUBLISHED.get(method, ("", ""))[0], mean_cell(first), PUBLISHED.get(method, ("", ""))[1], mean_cell(second)] for method, (first, second) in found.items()]
         columns = ["method", "object 1, paper (VGG-16, 60)", "object 1, ours", "object 2, paper", "object 2, ours"]
         report.table(f"{title}: share of the 20 largest values on the object explained, mean and 95 % interval", columns, cells)
         report.picture(f"pictures-{place.folder}", pictures(place, study), f"Maps of two classes, {title} (the paper's figure 3)")

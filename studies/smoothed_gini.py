@@ -10,9 +10,8 @@ from argparse import Namespace
 
 import numpy as np
 
-from _common import Claim, Report, difference, main, mean_cell, number, parser, rows, values
+from _common import Claim, Report, difference, main, parser, rows, spread_cell, values
 from _smoothed import BETA_SMOOTHING, EQUAL, GRADIENT, RELATIVE, SAMPLES, SMOOTH, UNIFORM, Setting, constants, only_kept, settings
-from salience.studies.statistics import per_image
 from salience.studies.study import Data, Study
 
 PUBLISHED = {GRADIENT: "0.56 ± 0.038", SMOOTH: "0.34 ± 0.053", UNIFORM: "0.35 ± 0.058", BETA_SMOOTHING: "0.65 ± 0.067"}
@@ -21,21 +20,13 @@ CONTROLS = ("random", "edges")
 FULL = 1000
 
 
-def cell(found: np.ndarray) -> str:
-    """Mean, sd over images as the paper gives it, and the mean's interval."""
-    each = per_image(found).values
-    spread = f" ± {number(float(np.nanstd(each, ddof=1)))}" if np.isfinite(each).sum() > 1 else ""
-    mean, _, interval = mean_cell(found).partition(" ")
-    return f"{mean}{spread}{f' {interval}' if interval else ''}"
-
-
 def measured(setting: Setting, given: Namespace) -> tuple[dict[str, np.ndarray], str]:
     """Gini indices (images, seeds) by the methods' names, and how far beta-smoothing is to be trusted."""
     methods = setting.methods(absolute=True) | {SIGNED: f"smoothgrad:samples={SAMPLES},noise_level={setting.noise_level}"} | {name: name for name in CONTROLS}
     study = Study(name="smoothed_gini", models=[setting.model], data=Data(**setting.data), methods=list(methods.values()), metrics=["gini"])
     store = rows(study, given.out / setting.folder, setting.given(given))
     found = {title: values(store, method, "gini") for title, method in zip(methods, study.methods, strict=True)}
-    return only_kept(setting, found, given, absolute=True)
+    return found, only_kept(setting, [found], setting.images(given))
 
 
 def claims(title: str, found: dict[str, np.ndarray]) -> list[Claim]:
@@ -50,7 +41,6 @@ def claims(title: str, found: dict[str, np.ndarray]) -> list[Claim]:
 
 def work(given: Namespace) -> None:
     """Run, tabulate, judge."""
-    given.limit = given.limit or FULL
     places = settings(given, default_model=True)
     report = Report(given, "Smoothed explanations, table 2: sparseness")
     report.text(constants(places) + " Absolute values are taken before averaging over noise, as in the paper; all values of all channels count. The paper adds 1e-7 to every value, we do not.")
@@ -60,7 +50,9 @@ def work(given: Namespace) -> None:
         report.text(kept)
     titles = list(found[places[0].title])
     columns = ["method", "paper: VGG-16, ImageNet, 1000 pictures", *(f"{title}, {len(each[GRADIENT])} pictures" for title, each in found.items())]
-    report.table("Gini index, mean ± sd over pictures and 95 % interval of the mean", columns, [[title, PUBLISHED.get(title, ""), *(cell(each[title]) for each in found.values())] for title in titles])
+    report.table(
+        "Gini index, mean ± sd over pictures and 95 % interval of the mean", columns, [[title, PUBLISHED.get(title, ""), *(spread_cell(each[title]) for each in found.values())] for title in titles]
+    )
     report.text(
         f"Beside the paper's: '{EQUAL}' has the half-width that gives uniform noise the sd of the Gaussian; '{SIGNED}' shows what the absolute value before the mean does; random and edges ignore the network."
     )
@@ -70,7 +62,7 @@ def work(given: Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The options."""
-    return parser("smoothed_gini", __doc__, 40, "photographs (5 times as many from CIFAR-10)")
+    return parser("smoothed_gini", __doc__, 40, "photographs (5 times as many from CIFAR-10)", FULL)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The paper: VGG-16, 100 pictures of ImageNet, every square of 29 and 30 pixels. Here: SqueezeNet on photographs (227 pixels, so squares of
 the same sizes) and ResNet-20 on CIFAR-10 (squares of 15, as the paper's script), 60 squares drawn at random, the same for all methods.
-With --full: torchvision's VGG-16, 100 pictures of ImageNet, every square (75,000 forward passes a picture, method and variant).
+With --full: torchvision's VGG-16, 100 pictures of ImageNet, every square (76,000 forward passes a picture, method and variant).
 """
 
 import argparse
@@ -31,11 +31,8 @@ def measured(setting: Setting, given: Namespace) -> tuple[dict[str, dict[str, np
     metrics = [str(sal.Infidelity(sides=sides, samples=None if given.full else SQUARES, multiply=multiply)) for multiply in VARIANTS.values()]
     study = Study(name="smoothed_infidelity", models=[setting.model], data=Data(**setting.data, targets="labels"), methods=list(methods.values()), metrics=metrics)
     store = rows(study, given.out / setting.folder, setting.given(given))
-    found, kept = {}, ""
-    for variant, metric in zip(VARIANTS, study.metrics, strict=True):
-        each = {title: values(store, method, metric) for title, method in zip(methods, study.methods, strict=True)}
-        found[variant], kept = only_kept(setting, each, given, absolute=False)
-    return found, kept
+    found = {variant: {title: values(store, method, metric) for title, method in zip(methods, study.methods, strict=True)} for variant, metric in zip(VARIANTS, study.metrics, strict=True)}
+    return found, only_kept(setting, found.values(), setting.images(given))
 
 
 def claims(title: str, variant: str, found: dict[str, np.ndarray]) -> list[Claim]:
@@ -46,7 +43,6 @@ def claims(title: str, variant: str, found: dict[str, np.ndarray]) -> list[Claim
 
 def work(given: Namespace) -> None:
     """Run, tabulate, judge."""
-    given.limit = given.limit or FULL
     places = settings(given)
     report = Report(given, "Smoothed explanations, table 3: infidelity")
     report.text(constants(places) + " Maps are signed, their means too.")
@@ -74,7 +70,7 @@ def work(given: Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The options."""
-    return parser("smoothed_infidelity", __doc__, 12, "photographs (5 times as many from CIFAR-10)")
+    return parser("smoothed_infidelity", __doc__, 12, "photographs (5 times as many from CIFAR-10)", FULL)
 
 
 if __name__ == "__main__":

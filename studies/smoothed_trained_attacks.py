@@ -21,19 +21,17 @@ from _attacks import (
     Found,
     Place,
     Subject,
-    all_attacks,
     as_near,
-    bars,
     chosen,
     compared,
     further_claims,
-    further_table,
-    measures,
+    less_visible,
     method_text,
-    reach,
+    nearer,
+    resists,
     size_of,
     stronger,
-    table,
+    written,
 )
 from _attacks import options as attack_options
 from _common import Claim, Report, main, parser
@@ -62,40 +60,20 @@ def claims(found: Found) -> list[Claim]:
     title, made = found.place.title, []
     standard, *others = found.place.subjects
     for subject in others:
-        alone, said = found.cell(subject, DELTA), NUMBERS if subject.title in (CURE, ADVERSARIAL) else "not in the paper"
-        made += [
-            compared(
-                f"{subject.title} resists Delta better than standard training: a larger distance to the target, the authors' budgets ({title})", said, "after", alone, found.cell(standard, DELTA), ">"
-            ),
-            compared(
-                f"The same by the share that the distance falls by, equal budgets: {subject.title} less than standard ({title})",
-                "not in the paper",
-                "fall",
-                found.cell(subject, DELTA, EQUAL),
-                found.cell(standard, DELTA, EQUAL),
-                "<",
-            ),
-        ]
+        said = NUMBERS if subject.title in (CURE, ADVERSARIAL) else "not in the paper"
+        made += resists(found, subject, standard, said)
         if subject.title == CURE:
-            measure, name = ("lpips as published", "LPIPS") if "lpips" in measures(found) else ("changed", "1 - SSIM (LPIPS in the paper)")
             for kind in COMBINED:
-                made += [
-                    as_near(f"On CURE {kind} comes as near to the target as Delta, within {CLOSE:g}, the authors' budgets ({title})", NUMBERS, found.cell(subject, kind), alone),
-                    compared(f"On CURE {kind} changes pictures less visibly than Delta, the authors' budgets, by {name} ({title})", NUMBERS, measure, found.cell(subject, kind), alone, "<"),
-                ]
+                statement = f"On CURE {kind} comes as near to the target as Delta, within {CLOSE:g}, the authors' budgets ({title})"
+                made += [as_near(statement, NUMBERS, found.cell(subject, kind), found.cell(subject, DELTA)), less_visible(found, subject, kind, NUMBERS)]
         else:
-            made += [
-                compared(f"{subject.title}: {kind} comes nearer to the target than Delta, the authors' budgets ({title})", said, "after", found.cell(subject, kind), alone, "<") for kind in COMBINED
-            ]
-            made.append(
-                compared(f"{subject.title}: even {ALL} does not come as near as on the network of standard training ({title})", said, "after", found.cell(subject, ALL), found.cell(standard, ALL), ">")
-            )
+            statement = f"{subject.title}: even {ALL} does not come as near as on the network of standard training ({title})"
+            made += [*nearer(found, subject, said), compared(statement, said, "after", found.cell(subject, ALL), found.cell(standard, ALL), ">")]
     return made
 
 
 def work(given: Namespace) -> None:
     """Attack, tabulate, draw, judge."""
-    given.limit = given.limit or FULL
     sets, missing = networks(given)
     report = Report(given, "Smoothed explanations, figure 7: attacks on gradients of trained networks")
     report.text(
@@ -108,11 +86,7 @@ def work(given: Namespace) -> None:
     for each in sets:
         place = place_of(each, given)
         report.text(f"{each.note} {method_text(place)}")
-        found = all_attacks(place)
-        table(report, found)
-        further_table(report, found)
-        report.picture(f"bars-{each.folder}", bars(found), f"{each.title}: distances and visible change (the paper's figure 7)")
-        report.picture(f"reach-{each.folder}", reach(found), f"{each.title}: what attacks reach against how much they change the picture")
+        found = written(report, place, each.folder, "figure 7")
         every += claims(found) + further_claims(found) + stronger(found, report)
     report.claims(every)
     report.done()
@@ -120,7 +94,7 @@ def work(given: Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The options."""
-    return network_options(attack_options(parser("smoothed_trained_attacks", __doc__, 32)))
+    return network_options(attack_options(parser("smoothed_trained_attacks", __doc__, 32, full=FULL)))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, beyond, difference, main, mean_cell, parser, rows, values
+from _common import Claim, Report, beyond, difference, images_of, load, main, mean_cell, network, parser, rows, spread_cell, values
 from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures
 from _trained import options as network_options
-from salience.show.overlay import drawing
 from salience.studies.store import Store
 from salience.studies.study import Data, Study
-from smoothed_cascade import CERTAINTY, SEEDS, curves, steps_of
-from smoothed_gini import cell
+from smoothed_cascade import CERTAINTY, SEEDS, curves, drawn_curves, steps_of
 
 GRADIENT, CONTROL = "gradient", "random"
 FULL = 1000
@@ -85,35 +82,9 @@ def measured(each: Networks, given: Namespace) -> Found:
 
 def right(name: str, store: Store) -> float:
     """The share of a study's pictures that a network classifies rightly."""
-    options, model = pictures(), sal.load_model(name)
-    data, wanted = sal.load_dataset(options.pop("dataset"), **options), len((store.manifest or {})["images"])
-    items = [data[place] for place in range(wanted)]
+    model, items = network(name), list(load(pictures(), limit=len(images_of(store))))
     found = model.outputs(sal.load_images([item.picture for item in items], model).as_subclass(Tensor)).argmax(1)
     return float(np.mean([int(label) in item.labels for label, item in zip(found, items, strict=True)]))
-
-
-def drawn_curves(each: Networks, found: Found, names: list[str]) -> Figure:
-    """Figure 6: mean over networks, then mean and sd over pictures."""
-    with drawing():
-        figure = Figure(figsize=(7.5, 4.6), dpi=100)
-        axes = figure.add_subplot()
-        for (title, curve), colour in zip(found.curves.items(), COLOURS, strict=False):
-            each_picture = curve.mean(1)
-            mean, spread, at = np.nanmean(each_picture, 0), np.nanstd(each_picture, 0), np.arange(curve.shape[2])
-            axes.plot(at, mean, color=colour, marker="o", markersize=3, label=title)
-            axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", size=7)
-        axes.set_xlabel("layers random from the scores down to this one", size=8)
-        axes.set_ylim(-0.1, 1.05)
-        axes.axhline(0, color="#c8ccd0", linewidth=0.8)
-        axes.set_title(each.title, size=10, weight="bold", loc="left")
-        axes.set_ylabel("rank correlation of |gradient| with the original", size=8)
-        axes.legend(fontsize=8, frameon=False)
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
-        figure.text(
-            0.01, 0.015, f"Lines: means over pictures and {len(SEEDS)} random networks; bands: one standard deviation over pictures. The lower, the more the map depends on what was learned.", size=8
-        )
-    return figure
 
 
 def claims(title: str, found: Found) -> list[Claim]:
@@ -122,9 +93,7 @@ def claims(title: str, found: Found) -> list[Claim]:
     made.append(difference(f"Adversarial training makes gradients sparser than standard training ({title})", "0.71 against 0.54", gini[ADVERSARIAL], gini[STANDARD], ">"))
     if CURE in gini:
         made.append(
-            beyond(
-                f"CURE does not make gradients sparser than standard training, by {SAME:g} or more ({title})", "0.54 against 0.54", lambda a, b: a - b, "<", SAME, *_defined(gini[CURE], gini[STANDARD])
-            )
+            beyond(f"CURE does not make gradients sparser than standard training, by {SAME:g} or more ({title})", "0.54 against 0.54", lambda a, b: a - b, "<", SAME, gini[CURE], gini[STANDARD])
         )
     for variant, each in found.infidelity.items():
         for training, published in ((CURE, "0.59 against 5.69"), (ADVERSARIAL, "1.56 against 5.69")):
@@ -147,16 +116,8 @@ def claims(title: str, found: Found) -> list[Claim]:
     return made
 
 
-def _defined(*columns: np.ndarray) -> list[np.ndarray]:
-    """The images for which all have a value."""
-    each = [column.mean(1) for column in columns]
-    kept = np.isfinite(np.stack(each)).all(0)
-    return [column[kept] for column in each]
-
-
 def work(given: Namespace) -> None:
     """Run, tabulate, draw, judge."""
-    given.limit = given.limit or FULL
     sets, missing = networks(given)
     report = Report(given, "Smoothed explanations, figure 6 and tables 4 and 5: gradients of trained networks")
     report.text(
@@ -169,7 +130,7 @@ def work(given: Namespace) -> None:
         found = measured(each, given)
         count = len(found.gini[STANDARD])
         report.text(f"{each.title}: {each.note}")
-        cells = [[title, f"{found.right[title]:.0%}", GINI.get(title, ""), cell(found.gini[title]), mean_cell(found.similarity[title], shared_seeds=True)] for title in each.models]
+        cells = [[title, f"{found.right[title]:.0%}", GINI.get(title, ""), spread_cell(found.gini[title]), mean_cell(found.similarity[title], shared_seeds=True)] for title in each.models]
         columns = ["training", "right on these pictures", "Gini index, paper", "Gini index, mean ± sd and 95 % interval", "mean rank correlation under random parameters"]
         report.table(f"{each.title}, {count} pictures: sparseness (table 4) and sensitivity to the parameters (figure 6, no numbers printed)", columns, cells)
         cells = [
@@ -178,9 +139,9 @@ def work(given: Namespace) -> None:
         ]
         columns = ["training", "paper", *(text for variant in found.infidelity for text in (variant, "over a random map's"))]
         report.table(f"{each.title}, {count} pictures: infidelity (table 5), mean and 95 % interval", columns, cells)
-        model = sal.load_model(each.models[STANDARD])
-        names = ["trained", *(step[-1].name for step in steps_of(model, given.full))]
-        report.picture(f"curves-{each.folder}", drawn_curves(each, found, names), f"{each.title}: rank correlation while layers become random, from the scores down (the paper's figure 6)")
+        names = ["trained", *(step[-1].name for step in steps_of(network(each.models[STANDARD]), given.full))]
+        drawn = drawn_curves({each.title: found.curves}, dict(zip(each.models, COLOURS, strict=False)), {each.title: names}, "rank correlation of |gradient| with the original")
+        report.picture(f"curves-{each.folder}", drawn, f"{each.title}: rank correlation while layers become random, from the scores down (the paper's figure 6)")
         every += claims(each.title, found)
     report.text(
         "Infidelity is in squared logits, and a network with small logits has a small one whatever its maps are worth: CURE and adversarial training make logits small. So each value is also divided by that of a random map of the "
@@ -192,7 +153,7 @@ def work(given: Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The options."""
-    return network_options(parser("smoothed_training", __doc__, 60))
+    return network_options(parser("smoothed_training", __doc__, 60, full=FULL))
 
 
 if __name__ == "__main__":

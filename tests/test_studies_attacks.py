@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from study_scripts import run
 
 import salience as sal
 from salience.core.draws import streams
@@ -104,7 +105,7 @@ def test_what_was_attacked_once_is_read_and_is_what_the_attack_says(place, scrip
         place.figures(place.subjects[0], dataclasses.replace(attack, steps=3))
 
 
-@pytest.mark.parametrize("change", ["pictures", "the picture aimed at", "labels", "preprocessing", "code", "format"])
+@pytest.mark.parametrize("change", ["pictures", "the picture aimed at", "labels", "preprocessing", "code", "format", "the weights of LPIPS"])
 def test_what_was_kept_is_not_read_when_something_else_would_come_out(place, script, monkeypatch, change):
     """The names of the pictures, the weights and the attack stay the same."""
     attacks, subject = script("_attacks"), place.subjects[0]
@@ -120,11 +121,14 @@ def test_what_was_kept_is_not_read_when_something_else_would_come_out(place, scr
     if change == "preprocessing":
         network = sal.load_model(NET)
         network.mean += 0.01
-        monkeypatch.setattr(attacks, "_network", lambda name: network)
+        monkeypatch.setattr(attacks, "network", lambda name: network)
     if change == "code":
         monkeypatch.setattr(attacks, "sources", lambda package: "those of a later version")
     if change == "format":
         monkeypatch.setattr(attacks, "FORMAT", attacks.FORMAT + 1)
+    if change == "the weights of LPIPS":
+        here = attacks.has_lpips()
+        monkeypatch.setattr(attacks, "has_lpips", lambda: not here)
     other = dataclasses.replace(place, pictures=attacks.Pictures(place.pictures.names, images, labels))
     monkeypatch.setattr(sal.Attack, "run", lambda *_, **__: pytest.fail("computed again"))
     with pytest.raises(pytest.fail.Exception, match="computed again"):
@@ -201,7 +205,7 @@ def test_attacks_are_compared_on_the_pictures_whose_class_both_keep(script):
     assert claim.ours.startswith("0.1000 ")
     assert ", 9 images, bootstrap; left out, " in claim.ours
     gone = attacks.as_near("as near", "none", second | {"kept": np.zeros(12)}, first)
-    assert (gone.ours, gone.agrees) == ("too few pictures keep their class; left out, as an attack changes their class: 12 of 12 pictures", None)
+    assert (gone.ours, gone.agrees) == ("- against 0.05, 0 images (too few to test); left out, as an attack changes their class: 12 of 12 pictures", None)
 
     tables = {("A", attacks.DELTA, budget): {"after": np.full(8, after), "changed": np.full(8, change)} for budget, after, change in ((0.03, 0.3, 0.1), (0.05, 0.2, 0.2), (0.1, 0.1, 0.4))}
     tables |= {("A", kind, 0.03): {"after": np.full(8, 0.2), "changed": np.full(8, 0.3)} for kind in attacks.COMBINED}
@@ -232,21 +236,9 @@ def test_claims_of_figure_4_follow_the_numbers(script):
     found = dataclasses.replace(found, place=dataclasses.replace(found.place, subjects=[gradient, *found.place.subjects[1:]]))
     agrees = [(claim.statement.split(" (made")[0], claim.agrees) for claim in module.claims(found)]
     assert all(claim.ours.endswith("; left out, as an attack changes their class: 0 of 12 pictures") for claim in module.claims(found))
-    assert [each for each in agrees if not each[1]] == [("Delta+StAdv changes pictures less visibly than Delta on beta-smoothing, the authors' budgets, by 1 - SSIM (LPIPS in the paper)", False)]
-    assert len(agrees) == 2 * 4 + 2
-
-
-def run(module, capfd, *arguments):
-    """What a script writes, which is what it prints."""
-    assert module.main(module.options(), module.work, [str(each) for each in arguments]) == 0
-    printed = capfd.readouterr().out
-    out = Path(arguments[arguments.index("--out") + 1])
-    written = (out / "results.md").read_text()
-    assert all(line in printed for line in written.splitlines())
-    for picture in re.findall(r"\]\((.*\.png)\)", written):
-        with Image.open(out / picture) as drawn:
-            assert np.asarray(drawn.convert("L")).std() > 10, f"{picture} is blank"
-    return written
+    visible = "changes pictures less visibly than Delta on beta-smoothing, the authors' budgets, by 1 - SSIM (LPIPS in the paper)"
+    assert [each for each in agrees if not each[1]] == [(f"{kind} {visible}", False) for kind in attacks.COMBINED]
+    assert len(agrees) == 2 * 4 + 2 * 2
 
 
 @pytest.fixture
@@ -330,6 +322,29 @@ def test_robust_is_said_only_after_a_stronger_attack(script, place, capfd, tmp_p
     assert claim.verdict(claim.p) == "not decided here"  # the stronger attack does as well as the ordinary one on Gradient
     few = dataclasses.replace(found, place=dataclasses.replace(found.place, pictures=place.pictures))
     assert attacks.stronger(few, attacks.Report(argparse.Namespace(out=tmp_path), "A study")) == []
+
+
+def test_robust_is_not_said_because_the_stronger_attack_fails(script, place, capfd, tmp_path, monkeypatch):
+    """The ordinary attack makes the distance to Smooth Gradient's target fall by 0.8, as to Gradient's; the stronger one by nothing, or it changes the class."""
+    attacks = script("_attacks")
+    noise = np.linspace(-0.02, 0.02, 9)
+    tables = {(title, attacks.DELTA, 0.03): {"fall": 0.8 + noise[::way], "after": 0.2 - noise[::way]} for title, way in (("Gradient", 1), ("Smooth Gradient", -1))}
+    found = found_of(script, tables, 9)
+    found = dataclasses.replace(found, place=dataclasses.replace(found.place, subjects=place.subjects, size=place.size))
+    for fall, kept in ((0.0, 1.0), (0.9, 0.0)):
+        worse = found.tables["Smooth Gradient", attacks.DELTA, 0.03] | {"fall": fall + noise, "kept": np.full(9, kept)}
+        monkeypatch.setattr(attacks.Place, "figures", lambda self, subject, attack, worse=worse: worse)
+        (claim,) = attacks.stronger(found, attacks.Report(argparse.Namespace(out=tmp_path), "A study"))
+        assert "9 images" in claim.ours
+        assert claim.verdict(claim.p) == "not decided here"
+
+
+def test_a_method_that_loses_every_class_has_empty_cells(script, capfd, tmp_path):
+    attacks = script("_attacks")
+    nothing = {name: np.full(8, np.nan) for name in ("before", "after", "random", "fall", "random fall", "moved", "kept", "probability", "changed")}
+    found = found_of(script, {("A", attacks.DELTA, 0.03): nothing})
+    attacks.table(attacks.Report(argparse.Namespace(out=tmp_path), "A study"), found)
+    assert re.search(r"\| A: Delta +\| +0\.03 \| +equal \|( +- \|){7}", capfd.readouterr().out)
 
 
 def test_no_networks_is_said_in_one_sentence(script, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The studies of NoiseGrad: their pure parts on numbers known in closed form, and each script once on a tiny network and made digits."""
 
+import argparse
 import re
 import sys
 from functools import partial
@@ -268,6 +269,29 @@ def test_what_survives_is_made(small, digits, tmp_path, capfd):
     written = run(module, capfd, "--models", NET, "--data", digits, "--only", "cmnist", "--limit", 2, "--out", tmp_path / "out")
     assert f"{NET} (batch norm), 2 pictures" in written
     assert "The share of the gain" in written
+
+
+def test_pictures_whose_class_is_lost_are_not_counted_where_the_network_survives(small, tmp_path, monkeypatch):
+    module = small("noisegrad_survival", BETAS=(0.8,))
+    objects(tmp_path / "pictures")
+    data = {"dataset": "folder", "root": str(tmp_path / "pictures"), "targets": "predicted"}
+    monkeypatch.setattr(module.Setting, "kept_by_beta", lambda self, beta: np.array([1.0, 0.0, 1.0]))
+    setting = module.Setting(NET, "tiny", data, 3, 0.1, module.SMALL)
+    found = module.measured(setting, argparse.Namespace(out=tmp_path / "out", workers=1, left_out=[]))
+    for column in found.values():
+        assert np.isfinite(column[module.BETA_SURVIVING]).all(1).tolist() == [True, False, True]
+        assert np.isfinite(column[module.BETA_PUBLISHED]).all()
+
+
+def test_what_the_paper_says_of_sparseness_is_tested(script):
+    """Text on table 1: Baseline is the sparsest, and NG and FG lose less of it than SG does."""
+    module = script("noisegrad_tables")
+    rising = np.broadcast_to(np.linspace(0.1, 0.11, 12)[:, None], (12, 3))
+    column = {module.SG: rising, module.FG: rising * 1.3, module.NG: rising * 1.6, module.BASELINE: rising * 2}
+    made = module.claims("gradient", {module.SPARSENESS: column})
+    assert len(made) == 5
+    assert all(claim.agrees for claim in made)
+    assert any(claim.statement == "Table 1: FG is better than SG: higher sparseness" and claim.published == "0.5721 ± 0.0532 against 0.5310 ± 0.0635" for claim in made)
 
 
 def test_the_galleries_are_made(small, tmp_path, capfd, monkeypatch):

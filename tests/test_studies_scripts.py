@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from study_scripts import loaded, mean, objects, run, table
+from scipy import stats
+from study_scripts import STUDIES, loaded, mean, objects, run, table
 
 import salience as sal
 from salience.core.draws import streams
+from salience.studies.statistics import bootstrap_interval
 from salience.studies.study import Data, Study
 from salience.studies.work import seeds_of
 
@@ -94,10 +96,83 @@ def test_a_claim_about_a_function_of_means(script):
     common = script("_common")
     a, b = np.linspace(1, 3, 20), np.linspace(2, 6, 20)  # b is twice a, whatever images are drawn
     ratio = common.beyond("", "", lambda x, y: y / x, ">", 1.5, a, b)
-    assert (ratio.agrees, ratio.p) == (True, pytest.approx(2 / 4001))
+    assert (ratio.agrees, ratio.p) == (True, pytest.approx(2 * stats.t.cdf(stats.norm.ppf(1 / 4001) * np.sqrt(19 / 20), 19)))
     assert common.beyond("", "", lambda x, y: y / x, "<", 1.5, a, b).agrees is False
     assert common.beyond("", "", lambda x: x, ">", 2.0, a).p > 0.9
     assert np.isnan(common.beyond("", "", lambda x: x, ">", 2.0, a[:5]).p)
+
+
+def test_a_bootstrap_of_few_images_is_as_careful_as_a_test_of_ranks(script):
+    """Six numbers on one side of a bound: ranks cannot say more than p = 2 / 2**6, nor should a bootstrap, and its interval is that of the mean."""
+    common, values = script("_common"), np.linspace(0.1, 0.3, 6)
+    claim = common.beyond("", "", lambda mean: mean, ">", 0.0, values)
+    assert claim.agrees
+    assert claim.p > 0.02
+    low, high = map(float, re.search(r"\[(.*), (.*)\]", common.estimated(lambda mean: mean, values)).groups())
+    wanted = bootstrap_interval(values)
+    assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.004)
+    assert common.estimated(lambda mean: mean, values[:1]) == "0.1000"  # of one image there is no interval
+
+
+def test_resamples_without_a_number_speak_for_neither_side(script):
+    """A ratio that is not defined where its divisor is not positive, as a correlation of maps: here in about one resample of eight."""
+    common, divisor = script("_common"), np.append(np.full(11, 1.0), -9.0)
+    ratio = lambda above, below: above / np.where(below > 0, below, np.nan)  # noqa: E731
+    claim = common.beyond("", "", ratio, ">", 0.5, np.full(12, 1.0), divisor)
+    assert claim.agrees
+    assert claim.p > 0.1
+    assert re.match(r"6\.0000 \[-, -\] against 0\.5, 12 images", claim.ours)
+
+
+def test_nothing_is_decided_where_ranks_and_mean_point_opposite_ways(script):
+    """Eleven pictures a little less and one much more: the mean is more, Wilcoxon's test says less."""
+    common, zero = script("_common"), np.zeros(12)
+    values = np.append(np.linspace(-0.011, -0.001, 11), 5.0)
+    for way in ("<", ">"):
+        claim = common.difference("", "", values, zero, way)
+        assert claim.p < 0.05
+        assert claim.verdict(claim.p) == "not decided here"
+        assert claim.ours.endswith("12 images, wilcoxon, whose ranks point the other way")
+
+
+def test_seeds_without_an_interval_decide_nothing(script):
+    common, rising = script("_common"), np.linspace(0.1, 0.2, 12)
+    once = np.stack([rising, np.full(12, np.nan)], 1)  # the second draw of weights failed everywhere
+    assert common.difference("", "", once, 0.0, ">", shared_seeds=True).p == 1.0
+    assert np.isnan(common.difference("", "", np.tile([1.0, -1.0], (3, 1)), 0.0, ">", shared_seeds=True).p)  # and three images are no test at all
+
+
+def test_values_that_are_missing_are_named_in_the_results(script, photographs, tmp_path, capsys):
+    common = script("_common")
+    (photographs / "broken.png").write_bytes(b"no picture")
+    with (photographs / "labels.csv").open("a") as file:
+        file.write("broken.png,0\n")
+    given = argparse.Namespace(out=tmp_path / "out", limit=None, workers=1, left_out=[])
+    report = common.Report(given, "A study")
+    study = Study(name="any", models=[NET], data=Data(dataset="folder", root=str(photographs), labels="labels.csv"), methods=["gradient", "edges"], metrics=["gini"])
+    store = common.rows(study, tmp_path / "out" / "rows", given)
+    assert np.isnan(common.values(store, "gradient", "gini", model=NET)[:, 0]).tolist() == [False] * 4 + [True]
+    report.done()
+    written = (tmp_path / "out" / "results.md").read_text()
+    assert re.search(rf"## Values that are missing\n\n.*\n\n- {NET}, gini, relative_error of edges, gradient: 4 rows failed: .*broken\.png", written)
+
+
+@pytest.mark.parametrize(("options", "limit"), [([], 10), (["--full"], 15), (["--full", "--limit", "3"], 3), (["--limit", "4"], 4)])
+def test_the_help_names_the_number_of_pictures_that_is_taken(script, tmp_path, options, limit):
+    common, given = script("_common"), []
+    made = common.parser("any", "A study.", 10, "pictures", full=15)
+    assert "(default: 10; with --full 15)" in " ".join(made.format_help().split())
+    assert common.main(made, given.append, [*options, "--out", str(tmp_path)]) == 0
+    assert given[0].limit == limit
+
+
+def test_every_script_explains_its_options(script, capsys):
+    scripts = sorted(file.stem for file in STUDIES.glob("*.py") if "__main__" in file.read_text())
+    assert len(scripts) == 18
+    for name in scripts:
+        with pytest.raises(SystemExit):
+            script(name).options().parse_args(["--help"])
+        assert "with --full" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_named_with_the_option_that_names_another(script, tmp_path, monkeypatch):
@@ -219,7 +294,7 @@ def test_the_report_sets_pictures_of_another_prediction_apart_and_compares_maps_
     assert table(written, "cosine, maps as they are")["noise, sd 25 of 255: RISE"]["published"] == "0.9963"
     assert re.search(rf"RISE has a higher SSIM than SmoothGrad: noise.*\n.*\n.*, {(~changed).sum()} images", written)
     (_, rows, *_) = sheets[-1]
-    np.testing.assert_allclose(rows[0][1][1], noisy[0].permute(1, 2, 0), atol=1e-6)  # the picture whose maps are below it
+    np.testing.assert_allclose(rows[0][1][1].picture, noisy[0].permute(1, 2, 0), atol=1e-6)  # the picture whose maps are below it
 
 
 def test_pictures_without_a_value_are_not_counted(script):
@@ -274,4 +349,8 @@ def test_the_figures_are_made(quick, photographs, tmp_path, capfd):
     written = run(module, capfd, "--pictures", photographs, "--examples", 1, "--coco", photographs, "--model", NET, "--masks", 4, "--limit", 2, "--out", tmp_path / "out")
     assert "Of 2 objects" in written
     assert len(re.findall(r"^\| \d\.", written, re.MULTILINE)) == 1  # one example, two photographs
+    (example,) = (file.name for file in (tmp_path / "out" / "pictures").iterdir())
+    (tmp_path / "out" / "pictures" / "of_an_earlier_call.png").write_bytes((photographs / "3.png").read_bytes())
+    given = argparse.Namespace(pictures=photographs, examples=1, out=tmp_path / "out")
+    assert [file.name for file in module.chosen(given).iterdir()] == [example]
     assert {"figure_1.png", "figure_2.png", "figure_3.png", "figures_4_6_7_8.png", "figure_9.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
