@@ -6,6 +6,7 @@ A script builds a parser with `parser`, and gives it and its work to `main`. The
 
 import argparse
 import math
+import os
 import re
 import shutil
 import sys
@@ -32,7 +33,7 @@ from salience.studies.store import Row, Store
 from salience.studies.study import Study
 from salience.studies.work import Unit
 
-DATA = Path("../shared/data")
+DATA = Path(os.environ.get("SALIENCE_DATA", "../shared/data"))
 """Where data are sought unless an option names another folder."""
 
 SHIPPED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "horse.png", "camera.png")

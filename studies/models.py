@@ -8,6 +8,7 @@ The files are sought in the folder that the environment variable ``SALIENCE_DATA
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ class CifarResNet(nn.Module):
 
 
 def _cifar(n: int, file: str) -> sal.Model:
+    """A ResNet for CIFAR-10 of 6 n + 2 layers, and its weights."""
     path = data_file("cifar_models", file)
     stored = torch.load(path, weights_only=True, map_location="cpu")
     weights = {name.removeprefix("module."): value for name, value in stored.get("state_dict", stored).items()}
@@ -113,26 +115,8 @@ def _cifar(n: int, file: str) -> sal.Model:
     return model
 
 
-def resnet20() -> sal.Model:
-    """ResNet-20 for CIFAR-10, plainly trained, 91.8 % right."""
-    return _cifar(3, "akamaster_resnet20-12fca82f.th")
+resnet20 = partial(_cifar, 3, "akamaster_resnet20-12fca82f.th")
+"""ResNet-20 for CIFAR-10, plainly trained, 91.8 % right."""
 
-
-def resnet32_normal() -> sal.Model:
-    """ResNet-32 for CIFAR-10, plainly trained."""
-    return _cifar(5, "recoloradv_normal.resnet32.pt")
-
-
-def resnet32_delta() -> sal.Model:
-    """ResNet-32 for CIFAR-10, trained against additive (L-infinity) attacks."""
-    return _cifar(5, "recoloradv_delta.resnet32.pt")
-
-
-def resnet32_stadv() -> sal.Model:
-    """ResNet-32 for CIFAR-10, trained against spatial attacks."""
-    return _cifar(5, "recoloradv_stadv.resnet32.pt")
-
-
-def resnet32_recoloradv() -> sal.Model:
-    """ResNet-32 for CIFAR-10, trained against recolouring attacks."""
-    return _cifar(5, "recoloradv_recoloradv.resnet32.pt")
+resnet32_normal, resnet32_delta, resnet32_stadv, resnet32_recoloradv = (partial(_cifar, 5, f"recoloradv_{kind}.resnet32.pt") for kind in ("normal", "delta", "stadv", "recoloradv"))
+"""ResNet-32 for CIFAR-10, trained plainly, and against additive (L-infinity), spatial and recolouring attacks."""

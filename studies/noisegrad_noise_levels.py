@@ -184,7 +184,7 @@ def drop_table(report: Report, grid: Grid) -> list[tuple[float, float, float]]:
             found.append((row.drop, grid.mean((0.0, sigma)), sigma))
         lines.append([f"{sigma:.3g}{' (heuristic)' if sigma == grid.at.ng else ''}", drop, changed, mean_cell(grid.areas[0.0, sigma], bool(sigma))])
     report.table(
-        f"Figures 5 and 9: NG on {architecture(grid.name)}, {grid.at.tuning.basis.images} other pictures for the accuracy",
+        f"Figures 5 and 9: NG on {architecture(grid.name)}, accuracy on {grid.at.tuning.basis.images} pictures of another random order",
         ["weight_sigma", "relative drop of accuracy, %", "draws that change the class", "AUC of NG"],
         lines,
     )

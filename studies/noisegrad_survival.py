@@ -307,7 +307,7 @@ def work(given: argparse.Namespace) -> None:
         report.text(f"CMNIST networks: {'; '.join(map(described, given.models))}.")
     report.text(
         f"Sets of pictures: {', '.join(given.only or SETS)}. Draws: {(PAPER if given.full else SMALL).single}. Maps are absolute gradients summed over channels, before averaging; the class explained is the predicted one. "
-        f"Robustness: max-sensitivity over 10 changes of at most {RADIUS} in normalised units, common draws, over the norm of the map (the paper's library divides by that of the picture, which rewards sparse maps); sparseness: Gini index. Where the network survives: NG, the smallest weight_sigma at which accuracy drops by 5 % on other pictures "
+        f"Robustness: max-sensitivity over 10 changes of at most {RADIUS} in normalised units, common draws, over the norm of the map (the paper's library divides by that of the picture, which rewards sparse maps); sparseness: Gini index. Where the network survives: NG, the smallest weight_sigma at which accuracy drops by 5 % on pictures of another random order "
         f"(the default model: its own); beta, the smallest of {', '.join(f'{beta:g}' for beta in BETAS)} that keeps the class of {KEPT:.0%} of the pictures, these ones; the others do not count there. SG has noise {ALPHA} of the range."
     )
     found, made = {}, []

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -173,6 +174,12 @@ def test_every_script_explains_its_options(script, capsys):
         with pytest.raises(SystemExit):
             script(name).options().parse_args(["--help"])
         assert "with --full" in capsys.readouterr().out
+
+
+def test_data_are_sought_in_one_folder_by_all_scripts(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALIENCE_DATA", str(tmp_path))
+    script("_common")
+    assert runpy.run_path(str(STUDIES / "_common.py"))["DATA"] == script("models").data_folder() == tmp_path
 
 
 def test_a_missing_folder_is_named_with_the_option_that_names_another(script, tmp_path, monkeypatch):
