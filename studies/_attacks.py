@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import salience as sal
-from _common import Claim, Report, beyond, difference, load, mean_cell, network, plain, progress
+from _common import Claim, Report, beyond, difference, load, mean_cell, network, plain, positive, progress
 from salience.attacks._judge import HELD_OUT
 from salience.attacks.attack import fixed_draws
 from salience.core.draws import streams
@@ -232,8 +232,8 @@ def sources(package: Path) -> str:
 
 def options(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The options that studies of attacks have beside those of all studies."""
-    made.add_argument("--steps", type=int, metavar="N", help="steps of an attack (default: 40; with --full the authors' 500 or 1500)")
-    made.add_argument("--draws", type=int, metavar="N", help="draws of noise in a step, for explanations that have noise (default: 3; with --full the paper's 10)")
+    made.add_argument("--steps", type=positive, metavar="N", help="steps of an attack (default: 40; with --full the authors' 500 or 1500)")
+    made.add_argument("--draws", type=positive, metavar="N", help="draws of noise in a step, for explanations that have noise (default: 3; with --full the paper's 10)")
     made.add_argument(
         "--cache",
         type=Path,

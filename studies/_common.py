@@ -58,14 +58,22 @@ def parser(name: str, doc: str | None, limit: int, what: str = "pictures", full:
     """
     made = argparse.ArgumentParser(prog=f"python studies/{Path(sys.argv[0]).name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--full", action="store_true", help="the paper's size and models, for those who have the data and the hours")
-    made.add_argument("--limit", type=_positive, metavar="N", help=f"{what} at most (default: {limit}; with --full {full or 'all'}); may grow when a study is continued")
+    made.add_argument("--limit", type=positive, metavar="N", help=f"{what} at most (default: {limit}; with --full {full or 'all'}); may grow when a study is continued")
     made.add_argument("--out", type=Path, metavar="DIR", help=f"where rows, pictures and results.md go (default: out/studies/{name}, with --full out/studies/{name}-full)")
-    made.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes; they share the cores (default: 1)")
+    made.add_argument("--workers", type=positive, default=1, metavar="N", help="processes; they share the cores (default: 1)")
     made.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of the network, where the study can do with less; bfloat16 is faster on CPUs that know it (default: float32)"
     )
     made.set_defaults(name=name, limits=(limit, full))
     return made
+
+
+def positive(text: str) -> int:
+    """A number from 1 on, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
 
 
 def main(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> int:
@@ -410,10 +418,3 @@ class Report:
         with atomic(self.out / "results.md") as file:
             file.write(("\n\n".join(self.parts) + "\n").encode())
         print(f"\nAll of this is in {self.out / 'results.md'}.")  # as above
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from _common import Claim, Report, difference, main, number, parser, rows, values
+from _common import Claim, Report, difference, main, number, parser, positive, rows, values
 from _noisegrad import (
     BASELINE,
     FG,
@@ -175,7 +175,7 @@ def options() -> argparse.ArgumentParser:
     """The script's options."""
     found = add_options(parser("noisegrad_tables", __doc__, 16, full=PICTURES), several=False)
     found.add_argument("--bases", nargs="+", choices=list(TABLES), default=list(TABLES), help="which tables: gradient is table 1, integrated_gradients table 3 (default: both)")
-    found.add_argument("--steps", type=int, metavar="N", help="of integrated gradients (default: 4; with --full 50)")
+    found.add_argument("--steps", type=positive, metavar="N", help="of integrated gradients (default: 4; with --full 50)")
     return found
 
 

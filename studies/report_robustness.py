@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import salience as sal
-from _common import DATA, Claim, Report, beyond, difference, estimated, images_of, main, mean_cell, number, parser, photographs, rise, rows, values
+from _common import DATA, Claim, Report, beyond, difference, estimated, images_of, main, mean_cell, number, parser, photographs, positive, rise, rows, values
 from _panels import OVERLAID, Panel, overlaid, photograph, sheet
 from salience.core.draws import streams
 from salience.core.metric import Case, Judgement, Metric
@@ -299,7 +299,7 @@ def options() -> argparse.ArgumentParser:
     made = parser("report_robustness", __doc__, limit=10, full=REPORT_PICTURES)
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:vgg16)")
-    made.add_argument("--masks", type=int, metavar="N", help=f"masks of RISE (default: 250; with --full the report's {REPORT_MASKS})")
+    made.add_argument("--masks", type=positive, metavar="N", help=f"masks of RISE (default: 250; with --full the report's {REPORT_MASKS})")
     return made
 
 

@@ -17,7 +17,7 @@ from scipy.integrate import trapezoid
 from torch import Tensor
 
 import salience as sal
-from _common import DATA, Report, difference, estimated, images_of, kept, main, mean_cell, number, parser, photographs, required, rise, rows, table, values
+from _common import DATA, Report, difference, estimated, images_of, kept, main, mean_cell, number, parser, photographs, positive, required, rise, rows, table, values
 from _panels import OVERLAID, Panel, curve, grey, overlaid, photograph, picture, pointed, sheet
 from salience.core.draws import streams
 from salience.perturb.masks import RandomMasks
@@ -334,12 +334,12 @@ def options() -> argparse.ArgumentParser:
     """The script's options."""
     made = parser("rise_figures", __doc__, limit=10, what="photographs of figure 9")
     made.add_argument("--pictures", type=Path, default=DATA / "photos", metavar="DIR", help=f"pictures of figures 1 to 8 (default: {DATA / 'photos'}, else those of scikit-image)")
-    made.add_argument("--examples", type=int, default=4, metavar="N", help="pictures of figures 1 to 8 (default: 4)")
+    made.add_argument("--examples", type=positive, default=4, metavar="N", help="pictures of figures 1 to 8 (default: 4)")
     made.add_argument("--two-classes", default="catdog.png", metavar="NAME", help="which of them is figure 1 (default: catdog.png, else the first)")
     made.add_argument("--coco", type=Path, default=DATA / "coco_masks", metavar="DIR", help=f"photographs with masks for figure 9 (default: {DATA / 'coco_masks'})")
     made.add_argument("--single", action="store_true", help="figure 9: only photographs with a single object")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:resnet50)")
-    made.add_argument("--masks", type=int, metavar="N", help=f"masks of a map (default: 400, half of it for figure 9; with --full {PAPER_MASKS})")
+    made.add_argument("--masks", type=positive, metavar="N", help=f"masks of a map (default: 400, half of it for figure 9; with --full {PAPER_MASKS})")
     return made
 
 

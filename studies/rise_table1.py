@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, images_of, main, mean_cell, number, paper_masks, parser, photographs, plain, required, rise, rows, values
+from _common import DATA, Claim, Report, difference, images_of, main, mean_cell, number, paper_masks, parser, photographs, plain, positive, required, rise, rows, values
 from _panels import curve
 from salience.show.overlay import drawing
 from salience.studies.statistics import per_image
@@ -180,7 +180,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--imagenet", type=Path, metavar="DIR", help="with --full: ImageNet's validation set, a folder a class")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:resnet50 and torchvision:vgg16)")
-    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 200; with --full 8000, or 4000 for a network with vgg in its name)")
+    made.add_argument("--masks", type=positive, metavar="N", help="masks of RISE (default: 200; with --full 8000, or 4000 for a network with vgg in its name)")
     return made
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import salience as sal
-from _common import DATA, Claim, Report, difference, images_of, kept, main, paper_masks, parser, plain, required, rise, rows, values
+from _common import DATA, Claim, Report, difference, images_of, kept, main, paper_masks, parser, plain, positive, required, rise, rows, values
 from _common import table as read
 from _panels import OVERLAID, Panel, overlaid, photograph, pointed, sheet
 from salience.core.robustness import one_channel
@@ -240,7 +240,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0)")
     made.add_argument("--voc-model", metavar="NAME", help="with --full: a network of VOC's 20 classes in alphabetical order")
     made.add_argument("--coco-model", metavar="NAME", help="with --full: a network whose class i is COCO's category number i")
-    made.add_argument("--masks", type=int, metavar="N", help="masks of RISE (default: 150; with --full 8000, or 4000 for a network with vgg in its name)")
+    made.add_argument("--masks", type=positive, metavar="N", help="masks of RISE (default: 150; with --full 8000, or 4000 for a network with vgg in its name)")
     return made
 
 

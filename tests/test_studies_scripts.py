@@ -176,6 +176,13 @@ def test_every_script_explains_its_options(script, capsys):
         assert "with --full" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "option"), [("report_robustness", "--masks"), ("rise_figures", "--examples"), ("noisegrad_tables", "--steps"), ("smoothed_attacks", "--draws")])
+def test_numbers_begin_at_one(script, capfd, name, option):
+    with pytest.raises(SystemExit):
+        script(name).options().parse_args([option, "0"])
+    assert capfd.readouterr().err.endswith(f"error: argument {option}: must be at least 1\n")
+
+
 def test_data_are_sought_in_one_folder_by_all_scripts(script, tmp_path, monkeypatch):
     monkeypatch.setenv("SALIENCE_DATA", str(tmp_path))
     script("_common")
