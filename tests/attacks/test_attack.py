@@ -188,6 +188,7 @@ def test_alone_or_together_the_same(net, pictures):
     together = sal.attack(net, pictures, pictures.roll(1, 0), steps=5, method="smoothgrad:samples=3", seed=[1, 2, 3, 4])
     alone = sal.attack(net, pictures[2:3], pictures.roll(1, 0)[2:3], steps=5, method="smoothgrad:samples=3", seed=[3])
     assert torch.allclose(together.perturbed[2], alone.perturbed[0], atol=2e-3)
+    assert torch.allclose(together.random_distance_to_original[2], alone.random_distance_to_original[0], rtol=0.02)
     again = sal.attack(net, pictures[2:3], pictures.roll(1, 0)[2:3], steps=5, method="smoothgrad:samples=3", seed=[3])
     assert torch.equal(alone.perturbed, again.perturbed)
 
@@ -478,6 +479,18 @@ def test_denormal_numbers_stay_flushed_where_they_were(net, pictures):
         assert (torch.full((1,), 1e-38) * 0.1).item() == 0
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_perceptual_distance_is_null_only_where_it_cannot_be_had(net, pictures, monkeypatch):
+    found = sal.Attack(steps=1).run(net, pictures, random_draws=0)
+    monkeypatch.setattr("salience.attacks.attack.LPIPS", lambda: lambda first, second: (first - second).abs().flatten(1).sum(1))
+    assert torch.equal(found.lpips, (found.images - found.perturbed).abs().flatten(1).sum(1))
+
+    def missing(first, second):
+        raise sal.InputError("There are no weights.")
+
+    monkeypatch.setattr("salience.attacks.attack.LPIPS", lambda: missing)
+    assert found.lpips is None
 
 
 def test_arrays_are_images_as_tensors_are(net, pictures):

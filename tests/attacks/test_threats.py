@@ -83,6 +83,46 @@ def test_delta_in_both_norms(images):
         assert (size(changed - images) > 0.9 * threat.budget).all()
 
 
+def test_random_changes_of_delta():
+    """The budget with either sign in every value; or a direction without a preferred sign, of the budget's length in every image."""
+    grey = torch.full((3, 3, 11, 13), 0.5)
+    signs = build("delta:budget=0.1").random(grey, streams([1, 2, 3], 3))
+    assert torch.allclose(signs.abs(), torch.full_like(signs, 0.1), rtol=1e-4)
+    long = build("delta:budget=0.7,norm=l2").random(grey, streams([1, 2, 3], 3))
+    assert long.flatten(1).norm(dim=1).tolist() == pytest.approx([0.7] * 3, rel=1e-3)
+    for drawn in (signs, long):
+        assert 0.4 < (drawn > 0).float().mean() < 0.6
+
+
+def test_a_step_in_euclidean_length_is_shared_among_the_values(images):
+    assert build("delta:budget=0.7,norm=l2,rate=0.1").step(images) == pytest.approx(0.07 / (3 * 11 * 13) ** 0.5)
+    assert build("delta:budget=0.7,rate=0.1").step(images) == pytest.approx(0.07)
+
+
+def test_flow_never_looks_outside_the_picture(images):
+    from salience.perturb.flow import identity
+
+    inside = build("stadv:budget=0.5").project(images, torch.full((3, 11, 13, 2), 0.4))
+    assert (identity(images) + inside).abs().max() <= 1
+    assert inside[:, 5, 6].flatten().tolist() == pytest.approx([0.4] * 6)
+
+
+def test_the_penalty_of_a_flow_is_about_its_neighbours(images):
+    """A flow that is the same along a row is rough only across rows."""
+    flow = torch.zeros(1, 11, 13, 2)
+    flow[:, 4:] = 0.03
+    assert build("stadv").penalty(flow).item() == pytest.approx(2 * 13 * 0.03 * 2**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["stadv", "recolor"])
+def test_random_changes_are_smooth(name):
+    """Far smoother than independent numbers of the same size."""
+    threat, images = build(name), torch.full((3, 3, 48, 64), 0.5)
+    found = threat.random(images, streams([1, 2, 3], 3))
+    shuffled = found.flatten(1)[:, torch.randperm(found[0].numel(), generator=draw(0))].view(found.shape)
+    assert (threat.penalty(found) < 0.5 * threat.penalty(shuffled)).all()
+
+
 def test_recolor_refuses_grey_pictures():
     with pytest.raises(InputError, match=r"^recolor changes colours, and these images are grey: use delta or stadv\.$"):
         build("recolor").start(torch.rand(1, 1, 4, 4))

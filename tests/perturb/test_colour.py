@@ -1,6 +1,7 @@
 """CIE-LUV and changes of colours."""
 
 import numpy as np
+import pytest
 import torch
 from skimage.color import rgb2luv
 
@@ -33,9 +34,19 @@ def test_a_constant_change_moves_every_colour_alike():
     assert torch.allclose(found, to_luv(images) + shift[..., 0], atol=1e-4)
 
 
-def test_the_lattice_is_read_at_the_colour_itself():
-    """A change equal to the colour itself doubles it: lightness, u and v each from their own axis."""
-    dark = to_rgb(torch.tensor([0.2, 0.5, 0.5]).view(1, 3, 1, 1) + torch.rand(1, 3, 4, 4) * torch.tensor([0.1, 0.02, 0.02]).view(1, 3, 1, 1))
-    own = points(torch.zeros(1, 3, 8, 9, 10))
-    change = 0.1 * own * torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1, 1)
-    assert torch.allclose(to_luv(recoloured(dark, change))[:, 0], 1.1 * to_luv(dark)[:, 0], atol=1e-4)
+def test_colours_at_the_border_of_the_lattice_change_as_its_outermost_points():
+    """White is at its very end, where rounding puts a colour just outside."""
+    images = torch.ones(1, 3, 2, 2)
+    shift = torch.tensor([-0.1, 0.0, 0.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 5, 6)
+    assert torch.allclose(to_luv(recoloured(images, shift))[:, 0], torch.full((1, 2, 2), 0.9), atol=1e-4)
+    assert torch.allclose(to_luv(recoloured(1.0005 * images, shift))[:, 0], torch.full((1, 2, 2), 0.9), atol=2e-3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_lattice_is_read_at_the_colour_itself(axis):
+    """A change of a tenth of the colour's own lightness, u or v makes that a tenth larger and leaves the others."""
+    dark = to_rgb(torch.tensor([0.2, 0.52, 0.49]).view(1, 3, 1, 1) + torch.rand(1, 3, 4, 4) * torch.tensor([0.1, 0.02, 0.02]).view(1, 3, 1, 1))
+    share = 0.1 if axis == 0 else 0.02  # a larger one leaves the colours of a screen
+    change = share * points(torch.zeros(1, 3, 8, 9, 10)) * torch.eye(3)[axis].view(1, 3, 1, 1, 1)
+    expected = to_luv(dark) * (1 + share * torch.eye(3)[axis].view(1, 3, 1, 1))
+    assert torch.allclose(to_luv(recoloured(dark, change)), expected, atol=1e-4)

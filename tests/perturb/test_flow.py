@@ -12,6 +12,13 @@ def test_a_flow_of_whole_pixels_shifts_the_image():
     assert torch.allclose(moved(images, flow)[:, :, :5, :7], images[:, :, 1:, 2:], atol=1e-5)
 
 
+def test_what_comes_into_view_repeats_the_edge():
+    images = 0.5 + 0.5 * torch.rand(1, 3, 6, 9)
+    flow = torch.zeros(1, 6, 9, 2)
+    flow[..., 0] = 2 * 3 / 8
+    assert torch.allclose(moved(images, flow)[:, :, :, 6:], images[:, :, :, 8:].expand(-1, -1, -1, 3), atol=1e-5)
+
+
 def test_roughness_is_the_sum_over_all_neighbours():
     """As plain loops: each point and its neighbours along the axes, the edge repeated."""
     field = torch.randn(2, 3, 4, 5, dtype=torch.float64)

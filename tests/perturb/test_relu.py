@@ -53,6 +53,7 @@ OTHERS = {
     "clamp(1)": lambda x: x.clamp(min=1),
     "clamp(max)": lambda x: x.clamp(max=0),
     "clamp(0, 1)": lambda x: x.clamp(0, 1),
+    "clamp(0, 8)": lambda x: x.clamp(0, 8),
     "clamp tensor": lambda x: torch.clamp(x, min=torch.zeros_like(x)),
     "threshold(1)": nn.Threshold(1.0, 0.0),
     "threshold to 1": nn.Threshold(0.0, 1.0),
