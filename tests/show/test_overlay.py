@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import salience as sal
-from salience.show.overlay import LONGEST, notes_of, number, overlay, panels, title_of, unit_of
+from salience.show.overlay import LONGEST, notes_of, number, numbers, overlay, panels, title_of, unit_of
 
 from .test_colour import explanation, warmth
 
@@ -171,3 +171,9 @@ class TestWords:
     @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.012345, "0.0123"), (-2.5, "\u22122.5"), (1e-9, "1e\u22129"), (123456, "1.23e5"), (float("inf"), "inf")])
     def test_numbers(self, value, text):
         assert number(value) == text
+
+    def test_numbers_that_stand_side_by_side_differ(self):
+        """The scale of a map with a high level read 0.259, 0.259, 0.259."""
+        assert numbers([0, 0.5, 1]) == ["0", "0.5", "1"]
+        assert numbers([0.2641, 0.26415, 0.2642]) == ["0.2641", "0.26415", "0.2642"]
+        assert numbers([1.0, 1.0]) == ["1", "1"]

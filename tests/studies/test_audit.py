@@ -103,6 +103,14 @@ class TestRandomWeights:
         found = asked(conv, photos[:1], ["gradient"])["random weights"]
         assert found.low < found.figure < found.high
 
+    def test_the_interval_is_one_of_correlations(self, conv, photos):
+        """It was -1.3 to 0.04 for some."""
+        areas = {"deletion": -0.1, "insertion": 0.6}
+        seen = [card._Seen(1.0, kept, areas, {}, None, None, 0) for kept in ([-0.9, -0.9, 0.2], [-0.95, -0.8, -0.9])]
+        found = card._Card("all", "made up", seen, []).random_weights()
+        assert found.low == -1
+        assert found.figure < found.high <= 1
+
 
 class TestBetter:
     def test_differences_are_to_the_best_control_on_average(self, conv, photos):
@@ -234,6 +242,12 @@ class TestClassKept:
         found = asked(conv, photos[:1], [f"noisegrad:weight_samples={draws},weight_sigma=0"])["class kept"]
         assert (found.figure, found.verdict) == (1, verdict)
         assert (found.low, found.high) == pytest.approx(tuple(stats.binomtest(draws, draws).proportion_ci()))
+
+    def test_more_images_are_no_more_draws(self, conv, photos):
+        """All images share them: 2 of 2 networks kept the class of three images was an interval from 1 to 1."""
+        found = asked(conv, photos, ["noisegrad:weight_samples=2,weight_sigma=0"])["class kept"]
+        assert (found.low, found.high) == pytest.approx(tuple(stats.binomtest(2, 2).proportion_ci()))
+        assert found.verdict == "unclear"
 
     def test_smoothed_networks_too_and_no_others(self, conv, photos):
         assert asked(conv, photos, ["beta_smoothing:beta=1000"])["class kept"].verdict == "pass"

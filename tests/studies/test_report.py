@@ -133,6 +133,7 @@ def test_the_page_says_what_was_run(page):
     assert facts["computed for"] == "3.2 minutes"
     assert "not complete" not in page.text
     (reasons,) = page.cells("status", "reason")
+    assert list(reasons["failed"])[:3] == ["status", "values", "reason"]  # long specifications of methods pushed the reason out of view
     assert reasons["failed"] == {"status": "failed", "values": "2", "methods": "random", "metrics": "deletion", "reason": "ValueError: <it> broke"}
 
 

@@ -96,7 +96,8 @@ def test_intervals_with_nothing_to_resample():
     for few in ([], [1.0], [1.0, NAN]):
         assert np.isnan([bootstrap_interval(few).low, bootstrap_interval(few).high]).all()
     one_seed = bootstrap_interval(numbers().normal(size=(9, 1)), shared_seeds=True)
-    assert np.isnan([one_seed.low, one_seed.high]).all()
+    no_pairs = bootstrap_interval(np.full((4, 2), NAN), shared_seeds=True)
+    assert np.isnan([one_seed.low, one_seed.high, no_pairs.low, no_pairs.high]).all()
 
 
 def test_the_interval_depends_on_the_seed_and_not_on_the_blocks(monkeypatch):

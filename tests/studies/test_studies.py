@@ -1,5 +1,6 @@
 """Studies: the file, and that nothing short of a burnt disk loses or changes a row."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,13 +16,14 @@ import torch
 from PIL import Image
 
 import salience as sal
+from salience.core.metric import UndefinedError
 from salience.perturb.tune import keep_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.run import merge, plan, run
 from salience.studies.store import KEY, Store
 from salience.studies.study import Study, read_study
 from salience.studies.summary import tables, threads_of
-from salience.studies.work import seeds_of
+from salience.studies.work import _relative_error, seeds_of
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -121,9 +123,23 @@ class TestRows:
         # images x methods x seeds x (relative error, 3 metrics, ssim of 2 perturbations x 3 variants and of the floor)
         assert len(rows) == 3 * 3 * 2 * (1 + 3 + 2 * 3 + 1)
         by_status = dict(store.query("select status, count(*) from results group by status")[1])
-        assert by_status == {"ok": 3 * 3 * 2 * 10, "failed": 3 * 3 * 2}  # the pointing game has no masks here
+        # the pointing game has no masks here, and the control random does not know its error
+        assert by_status == {"ok": 3 * 3 * 2 * 10 - 3 * 2, "failed": 3 * 3 * 2, "undefined": 3 * 2}
         assert {row["reason"].split(":")[0] for row in rows if row["status"] == "failed"} == {"pointing_game compares maps with where the object is"}
         assert len(store.rows("curves")) == 3 * 3 * 2 * 5
+
+    def test_a_relative_error_that_is_not_known_is_no_number(self, folder):
+        """The control random had 0, as if it were deterministic."""
+        rows = run(read_study("study.yaml"), "out", limit=1).rows()
+        found = {(row["method"], row["value"], row["status"], row["reason"]) for row in rows if row["metric"] == "relative_error" and row["method"] != "smoothgrad:samples=3"}
+        assert found == {("gradient", 0.0, "ok", None), ("random", None, "undefined", "random draws at random but does not know its error.")}
+
+    def test_an_infinite_relative_error_is_no_number(self, folder):
+        """It was a value, but the means left it out and called it undefined."""
+        e = sal.explain("smoothgrad:samples=3", sal.load_model("python:tiny_models:net"), torch.rand(1, 3, 24, 32))
+        lost = dataclasses.replace(e, maps=torch.ones_like(e.maps), stderr=torch.ones_like(e.maps))
+        with pytest.raises(UndefinedError, match=r"^Nothing stands out of the sampling noise, so the relative error is infinite: take more draws\.$"):
+            _relative_error(lost)
 
     def test_values_are_those_of_the_library(self, folder):
         study = read_study("study.yaml")
@@ -168,11 +184,11 @@ class TestRows:
         (folder / "pictures" / "labels.csv").write_text("file,class_index,mask\n" + "".join(f"{number}.png,2,{number}.mask.png\n" for number in range(3)))
         (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
         store = run(read_study("study.yaml"), "out")
-        found = store.query("SELECT DISTINCT image, metric, reason FROM results WHERE status <> 'ok'")[1]
+        found = store.query("SELECT DISTINCT image, metric, reason FROM results WHERE status = 'failed'")[1]
         assert [row[:2] for row in found] == [("1.png", "pointing_game")]
         assert "1.mask.png cannot be read" in found[0][2]
         assert same(run(read_study("study.yaml"), "out", resume=True), store)
-        assert tables(store)[0].notes[0] == "pointing_game: left out 2 failed of gradient, 2 failed of smoothgrad:samples=3, 2 failed of random."
+        assert tables(store)[0].notes[0] == "pointing_game: left out 2 failed of gradient; 2 failed of smoothgrad:samples=3; 2 failed of random."
 
     def test_an_item_that_cannot_be_made_does_not_stop_the_others(self, folder):
         """A damaged annotation ended the study before it began."""
@@ -232,7 +248,7 @@ class TestTheStore:
                 store.query(empty)
         assert store.query("with a as (select 1 as b) select * from a;") == (["b"], [(1,)])
         for wrong in ("select * from read_csv('study.yaml')", "select nothing from results", "selec"):
-            with pytest.raises(sal.InputError, match=r"^The query failed"):
+            with pytest.raises(sal.InputError, match=r"^The query failed: .*[^.!]\. The tables are results and curves; their columns are in the docs\.$"):
                 store.query(wrong)
         assert without_seconds(store) == before
         assert not (folder / "elsewhere.csv").exists()

@@ -85,7 +85,7 @@ def test_what_has_no_value_is_left_out_and_counted(tmp_path):
     assert column.cells.failed["gradient"] == 2
     assert np.isnan(column.cells.values["gradient"]).sum() == 4
     assert column.comparison.methods["gradient"].images == 15
-    assert "deletion: left out 2 undefined, 2 failed of gradient." in table.notes
+    assert "deletion: left out 2 undefined and 2 failed of gradient." in table.notes
 
 
 def test_targets_are_averaged_and_so_are_their_errors(tmp_path):

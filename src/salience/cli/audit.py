@@ -77,8 +77,8 @@ def _print_card(findings: "Sequence[Finding]") -> None:
     console().print(Text(f"{findings[0].method}, {Path(findings[0].image).name}", style="bold"))
     table = new_table("question", "", "figure", "interval", "wanted", "in words")
     for each in findings:
-        figure = "" if each.figure is None else f"{each.figure:.3f}"
-        interval = "" if each.low is None or each.high is None else f"{each.low:.3f} to {each.high:.3f}"
-        wanted = "" if each.threshold is None else f"{QUESTIONS[each.question].wanted} {each.threshold:.3f}"
+        figure = "" if each.figure is None else f"{each.figure:.3g}"
+        interval = "" if each.low is None or each.high is None else f"{each.low:.3g} to {each.high:.3g}"
+        wanted = "" if each.threshold is None else f"{QUESTIONS[each.question].wanted} {each.threshold:.3g}"
         table.add_row(Text(each.question), Text(each.verdict, style=COLOURS[each.verdict]), *map(Text, (figure, interval, wanted, each.sentence)))
     console().print(table)

@@ -3,7 +3,7 @@
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -201,7 +201,8 @@ def colour_bar(axes: "Axes", scale: Scale, *, size: float, room: float = 0.12) -
     span = scale.high - scale.low
     inside = [tick for tick in MaxNLocator(4).tick_values(scale.low, scale.high) if room < (tick - scale.low) / span < 1 - room]
     ticks = [scale.low, *inside, scale.high]
-    names = [number(scale.low) if scale.low == 0 else f"≤ {number(scale.low)}", *map(number, inside), f"≥ {number(scale.high)}"]
+    first, *middle, last = numbers(ticks)
+    names = [first if scale.low == 0 else f"≤ {first}", *middle, f"≥ {last}"]
     axes.set_xticks(ticks, names)
     axes.get_xticklabels()[0].set_horizontalalignment("left")
     axes.get_xticklabels()[-1].set_horizontalalignment("right")
@@ -209,9 +210,15 @@ def colour_bar(axes: "Axes", scale: Scale, *, size: float, room: float = 0.12) -
     axes.set_yticks([])
 
 
-def number(value: float) -> str:
+def numbers(values: Sequence[float]) -> list[str]:
+    """Numbers that stand side by side: with as many digits as tell different ones apart."""
+    written = ([number(value, digits) for value in values] for digits in range(3, 8))
+    return next((texts for texts in written if len(set(texts)) == len(set(values))), [number(value, 8) for value in values])
+
+
+def number(value: float, digits: int = 3) -> str:
     """A number as it is printed beside a colour bar: three digits, without a trailing exponent if it can be."""
-    text = f"{value:.3g}"
+    text = f"{value:.{digits}g}"
     return "0" if float(text) == 0 else text.replace("-", "\u2212").replace("e+0", "e").replace("e\u22120", "e\u2212")
 
 

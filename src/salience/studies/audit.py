@@ -331,6 +331,8 @@ class _Card:
         values, floor = np.array([each.random_weights for each in self.seen]), self.floor
         detail = f"with random weights a rank correlation of {values.mean():.2f} is left; a map that ignores the weights would keep {floor:.2f}" + (", its noise floor" if floor < 1 else "")
         interval = _ends(values[0]) if len(self.seen) == 1 else _ends(values, shared_seeds=True)
+        if interval is not None:
+            interval = (max(-1.0, interval[0]), min(1.0, interval[1]))  # no correlation lies beyond
         return self.finding("random weights", float(values.mean()), interval, HALF_WAY * floor, detail)
 
     def better(self, metric: str) -> Finding:
@@ -341,7 +343,7 @@ class _Card:
         figure, luck = float(difference.mean()), self.controls[0].luck[metric]
         interval = (figure - luck, figure + luck) if len(difference) == 1 else _ends(difference)
         word = "larger" if (figure > 0) == (metric == "insertion") else "smaller"
-        amount = f"{abs(figure):.3f} {word} than" if figure else "as large as"
+        amount = f"{abs(figure):.3g} {word} than" if figure else "as large as"
         return self.finding(metric, figure, interval, 0.0, f"the area under the curve is {amount} that of the best one, {best}")
 
     def converged(self) -> Finding:
@@ -381,9 +383,9 @@ class _Card:
         if figure is None:
             return self.not_asked("class kept", "It explains the network itself, not noisy or smoothed ones.")
         interval = _ends(np.array([each.class_kept for each in self.seen], dtype=np.float64))
-        if len(self.seen) == 1 and draws:
-            exact = stats.binomtest(round(figure * draws), draws).proportion_ci()
-            interval = (float(exact.low), float(exact.high))
+        if draws:  # all images share them, so that more images are no more draws
+            exact, (low, high) = stats.binomtest(round(figure * draws), draws).proportion_ci(), interval or (figure, figure)
+            interval = (min(low, float(exact.low)), max(high, float(exact.high)))
         return self.finding("class kept", figure, interval, MOST, f"the noisy or smoothed networks predict the same class in {figure:.0%} of the cases")
 
     @property

@@ -16,7 +16,7 @@ from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.core.registry import entries
 from salience.show.colour import error_scale
-from salience.show.overlay import FAINT, INK, drawing, number, panels, to_png
+from salience.show.overlay import FAINT, INK, drawing, number, numbers, panels, to_png
 from salience.studies.statistics import generator, per_image
 from salience.studies.store import Store
 from salience.studies.summary import Column, heading
@@ -238,7 +238,7 @@ def _shot(method: str, arrays: dict[str, np.ndarray], at: int, target: int) -> t
     )
     (panel,) = panels(e, ACROSS, ACROSS)
     scale = panel.scale
-    words = f"±{number(scale.high)}" if scale.signed else f"{number(scale.low)} to {number(scale.high)}"
+    words = f"±{number(scale.high)}" if scale.signed else " to ".join(numbers([scale.low, scale.high]))
     error, error_words = None, ""
     if stderr is not None:
         values = stderr[0].double().mean(0)
@@ -246,7 +246,7 @@ def _shot(method: str, arrays: dict[str, np.ndarray], at: int, target: int) -> t
         height, width = panel.picture.shape[:2]
         placed = torch.nn.functional.interpolate(values[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
         error = _png(replace(panel, stderr=placed).error(of_error))
-        error_words = f"standard error{', mean over channels' if stderr.shape[1] > 1 else ''}: {number(of_error.low)} (white) to {number(of_error.high)}"
+        error_words = f"standard error{', mean over channels' if stderr.shape[1] > 1 else ''}: {' (white) to '.join(numbers([of_error.low, of_error.high]))}"
     return Shot(method, _png(panel.overlay()), words, error, error_words), _png(panel.picture)
 
 

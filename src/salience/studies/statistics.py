@@ -120,11 +120,13 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0, re
     n, tail = len(rows), _tail(level)
     if not shared_seeds:
         return _expanded(rows, lambda at: rows[at].mean(1), n, tail, seed, resamples)
+    if n < 2:
+        return Interval(np.nan, np.nan)
 
     effects = per_image((table - rows[:, None]).T).values
     effects = effects[np.isfinite(effects)]
     s = len(effects)
-    if n < 2 or s < 2:
+    if s < 2:
         return Interval(np.nan, np.nan)
     if not np.ptp(effects) and not np.ptp(rows):
         return Interval(float(rows[0]), float(rows[0]))

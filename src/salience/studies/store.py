@@ -177,7 +177,7 @@ class Store:
 
 def _failed(error: Exception) -> InputError:
     """What DuckDB says of a query."""
-    return InputError(f"The query failed: {str(error).splitlines()[0]}. The tables are {' and '.join(TABLES)}; their columns are in the docs.")
+    return InputError(f"The query failed: {str(error).splitlines()[0].rstrip('.!')}. The tables are {' and '.join(TABLES)}; their columns are in the docs.")
 
 
 def _is_whole(connection: "DuckDBPyConnection", file: Path, table: str) -> bool:

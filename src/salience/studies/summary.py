@@ -125,7 +125,7 @@ class Table:
         for column in self.columns:
             lost = [f"{text} of {method}" for method in self.methods if (text := left_out(column.cells, method))]
             if lost:
-                found.append(f"{column.metric}: left out {', '.join(lost)}.")
+                found.append(f"{column.metric}: left out {'; '.join(lost)}.")
         compared = {column.metric: [each.against_best for each in column.comparison.methods.values() if each.against_best] for column in self.columns if column.higher_is_better is not None}
         tests = [test for each in compared.values() for test in each]
         reasons = [test.why_not.removeprefix("not testable: ") for test in tests if test.why_not]
@@ -140,7 +140,7 @@ class Table:
 def left_out(cells: Cells, method: str) -> str:
     """How many values a method lacks, and why; empty if none."""
     counts = {"undefined": cells.undefined[method], "failed": cells.failed[method]}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return " and ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 VARIANTS = {
