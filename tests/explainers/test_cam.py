@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,3 +42,9 @@ def test_other_networks_are_refused(net):
     network = model(net)
     with pytest.raises(sal.InputError, match=rf"{network.name} does not end in global average pooling and one linear layer, so it has no class activation map: use gradcam\."):
         CAM()(network, pictures(1, 16, 24))
+
+
+def test_a_network_in_bfloat16_ends_in_pooling_as_well():
+    """Its rounding was taken for another network's end."""
+    net, x = seeded(Plain), pictures()
+    assert distance(CAM()(model(copy.deepcopy(net).bfloat16()), x, targets=1).maps, CAM()(model(net), x, targets=1).maps) < 0.05

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -78,3 +80,11 @@ def test_half_precision_models_are_explained_in_full():
 def test_refused_by_name():
     with pytest.raises(sal.InputError, match=r"excitation_backprop has no rule for the operation 'layer_norm' in visiontransformer"):
         ExcitationBackprop()(model(vit(), size=(16, 24)), pictures(1, 16, 24))
+
+
+def test_a_network_in_double_precision_has_the_same_map():
+    """The smallest double, rounded to 0 on the way, made it NaN."""
+    net, x = seeded(Plain), pictures()
+    x[:, :, 8:] = 0  # places where nothing is active
+    maps = ExcitationBackprop()(model(net), x, targets=1).maps
+    assert distance(ExcitationBackprop()(model(copy.deepcopy(net).double()), x, targets=1).maps, maps) < 1e-4

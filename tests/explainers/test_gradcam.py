@@ -144,3 +144,12 @@ def test_default_model_on_a_photograph():
     assert 60 < height < 150  # on the cup
     assert 60 < width < 190
     assert maps[:30].mean() < maps[60:150, 60:190].mean()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("method", ["gradcam", "excitation_backprop"])
+def test_the_layers_of_a_scripted_network_are_out_of_reach(method):
+    """It was a RuntimeError about hooks."""
+    network = model(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))))
+    with pytest.raises(sal.InputError, match=r"has no layer with a map of the image: choose a method that needs none, such as gradient or rise\.$"):
+        sal.explain(method, network, pictures())

@@ -115,7 +115,7 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     Raises:
         InputError: If there is no such layer, or its output is not laid out over the image.
     """
-    modules = dict(model.module.named_modules())
+    modules = {each: module for each, module in model.module.named_modules() if not isinstance(module, torch.jit.ScriptModule)}  # which take no hooks
     if name is not None and name not in modules:
         raise unknown("layer", name, [each for each in modules if each])
     size = tuple(images.shape[-2:])

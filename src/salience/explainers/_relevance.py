@@ -107,7 +107,7 @@ def pullback(function: Callable[..., Tensor], *at: Tensor) -> tuple[Tensor, Call
 
 def stabilised(values: Tensor, epsilon: float) -> Tensor:
     """Values moved away from zero by epsilon, zero itself upwards."""
-    return values + torch.where(values >= 0, epsilon, -epsilon).to(values.dtype)
+    return values + epsilon * torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
 
 
 class RelevancePass(TorchFunctionMode):
