@@ -150,12 +150,13 @@ def test_values_that_are_missing_are_named_in_the_results(script, photographs, t
         file.write("broken.png,0\n")
     given = argparse.Namespace(out=tmp_path / "out", limit=None, workers=1, left_out=[])
     report = common.Report(given, "A study")
-    study = Study(name="any", models=[NET], data=Data(dataset="folder", root=str(photographs), labels="labels.csv"), methods=["gradient", "edges"], metrics=["gini"])
+    study = Study(name="any", models=[NET], data=Data(dataset="folder", root=str(photographs), labels="labels.csv"), methods=["gradient", "edges", "random"], metrics=["gini"])
     store = common.rows(study, tmp_path / "out" / "rows", given)
     assert np.isnan(common.values(store, "gradient", "gini", model=NET)[:, 0]).tolist() == [False] * 4 + [True]
     report.done()
     written = (tmp_path / "out" / "results.md").read_text()
-    assert re.search(rf"## Values that are missing\n\n.*\n\n- {NET}, gini, relative_error of edges, gradient: 4 rows failed: .*broken\.png", written)
+    assert re.search(rf"## Values that are missing\n\n.*\n\n- {NET}, gini, relative_error of edges, gradient, random: 5 rows failed: .*broken\.png", written)
+    assert written.count("rows") == 2  # that random maps have no error is not told
 
 
 @pytest.mark.parametrize(("options", "limit"), [([], 10), (["--full"], 15), (["--full", "--limit", "3"], 3), (["--limit", "4"], 4)])
