@@ -215,7 +215,7 @@ class Explanation:
         Raises:
             InputError: If it cannot be written.
         """
-        arrays = {"map": self.maps, "stderr": self.stderr, "df": self.df}
+        arrays: dict[str, Any] = {"map": self.maps, "stderr": self.stderr, "df": self.df}
         arrays |= {"blocks": self.blocks, "counts": self.counts} if blocks else {}
         record = self.record | {"format": FORMAT, "method": self.method, "score": self.score}
         record["images"] = record["images"] | {"target": self.targets.tolist(), "samples": self.samples.tolist()}

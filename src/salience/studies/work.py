@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,8 +145,9 @@ class _Work:
             for seed in study.seeds:
                 self.map_of(model, image, item, target, seed, {"target": target, "label": model.label(target), "seed": seed})
         if self.keep_maps and self.maps["map"]:
+            arrays: dict[str, Any] = {name: np.stack(parts) for name, parts in self.maps.items() if parts}
             with io.BytesIO() as buffer:
-                np.savez_compressed(buffer, image=image.as_subclass(Tensor).numpy(), **{name: np.stack(parts) for name, parts in self.maps.items() if parts})
+                np.savez_compressed(buffer, image=image.as_subclass(Tensor).numpy(), **arrays)
                 self.result.maps = buffer.getvalue()
         return self.result
 
