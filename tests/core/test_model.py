@@ -136,7 +136,7 @@ def test_a_network_that_detaches_is_refused():
         def forward(self, x):
             return x.detach().mean((2, 3))
 
-    with pytest.raises(sal.InputError, match=r"The outputs of net do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime\."):
+    with pytest.raises(sal.InputError, match=r"The outputs of net do not depend differentiably on the image: it works under no_grad, detaches, or is quantised; use rise, occlusion or lime\."):
         sal.explain("gradient", sal.Model(Detached(), name="net"), torch.rand(1, 3, 4, 4))
 
 

@@ -103,3 +103,49 @@ def test_targets_and_class_names_in_any_form(images):
     many = sal.Model(Flattening(), labels=[f"name {number}" for number in range(9)])
     with pytest.raises(sal.InputError, match=r"^Flattening has 4 classes but 9 names, so 'name 7' is none of its classes: give as many names as classes\.$"):
         sal.explain("gradient", many, images, "name 7")
+
+
+class Wrapping(nn.Module):
+    """Returns its scores in something else."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.inner, self.wrap = Flattening(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.inner(x))
+
+
+def test_scores_in_a_dictionary_or_an_object_are_found(images):
+    module = Wrapping(lambda scores: scores).eval()
+    expected = sal.explain("gradient", sal.Model(module), images, 1).maps
+    for wrap in (lambda scores: {"features": scores * 2, "logits": scores}, lambda scores: type("Output", (), {"logits": scores})):
+        module.wrap = wrap
+        assert torch.equal(sal.explain("gradient", sal.Model(module), images, 1).maps, expected)
+    for wrap, kind in ((lambda scores: (scores, scores), "tuple"), (lambda scores: {"scores": scores}, "dict")):
+        module.wrap = wrap
+        with pytest.raises(sal.InputError, match=rf"^Wrapping returned {kind} for 3 images: .*\(3, classes\): wrap it in a module or a function that returns its scores alone\.$"):
+            sal.explain("gradient", sal.Model(module), images, 1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+def test_a_quantised_network_is_explained_without_gradients(images):
+    if "fbgemm" not in torch.backends.quantized.supported_engines and "onednn" not in torch.backends.quantized.supported_engines:
+        pytest.skip("torch was built without quantised layers for this machine")
+    module = torch.ao.quantization.quantize_dynamic(Flattening().eval(), {nn.Linear}, dtype=torch.qint8)
+    model = sal.Model(module)
+    for method in ("rise:samples=4", "occlusion", "lime:samples=8"):
+        assert torch.isfinite(sal.explain(method, model, images).maps).all()
+    with pytest.raises(sal.InputError, match=r"do not depend differentiably on the image: .* or is quantised; use rise, occlusion or lime\.$"):
+        sal.explain("gradient", model, images)
+    before = model.weights_hash()
+    assert before == model.weights_hash()
+    other = torch.ao.quantization.quantize_dynamic(Flattening().eval(), {nn.Linear}, dtype=torch.qint8)
+    other.conv.load_state_dict(module.conv.state_dict())
+    other.norm.load_state_dict(module.norm.state_dict())
+    assert sal.Model(other).weights_hash() != before
+
+
+def test_a_network_without_values_is_refused():
+    with pytest.raises(sal.InputError, match=r"^The weights of Conv2d are on the meta device, where they have no values: load them first\.$"):
+        sal.Model(nn.Conv2d(3, 4, 3, device="meta"))

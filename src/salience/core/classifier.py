@@ -211,7 +211,8 @@ class Classifier:
         """
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images) or outputs.shape[1] == 0:
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InputError(f"{self.name} returned {shape} for {len(images)} images: a classifier must return one row of scores per image, shape ({len(images)}, classes).")
+            more = "" if isinstance(outputs, Tensor) else ": wrap it in a module or a function that returns its scores alone"
+            raise InputError(f"{self.name} returned {shape} for {len(images)} images: a classifier must return one row of scores per image, shape ({len(images)}, classes){more}.")
         if not torch.isfinite(outputs).all():
             raise InputError(f"{self.name} returned NaN or infinite scores: check its weights, and that it takes images in [0, 1] with the given mean and std.")
         return outputs

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
 from salience.core.classifier import Classifier, class_names, joined, pair
@@ -48,7 +49,7 @@ class Model(Classifier, nn.Module):
     in channels-last order, which is faster on CPUs and current GPUs alike.
 
     Args:
-        module: Any `nn.Module` from (n, c, h, w) to (n, k); an output with ``.logits`` will do.
+        module: Any `nn.Module` from (n, c, h, w) to (n, k); an output with ``.logits`` or ``["logits"]`` will do.
         mean: Subtracted per channel: numbers, or one for all, in the module's own units and channel order. None subtracts nothing.
         std: Divided by per channel, likewise.
         size: (height, width) of the input, or one int for a square; None takes images as they come.
@@ -113,6 +114,8 @@ class Model(Classifier, nn.Module):
         self.precision = precision
         self.found = Found()
         parameter = next(module.parameters(), None)
+        if parameter is not None and parameter.device.type == "meta":
+            raise InputError(f"The weights of {self.name} are on the meta device, where they have no values: load them first.")
         self.to_device(parameter.device if parameter is not None else torch.device("cpu"))
 
     def to_device(self, device: torch.device | str) -> "Model":
@@ -143,7 +146,7 @@ class Model(Classifier, nn.Module):
                 self.found.memory_format = torch.contiguous_format  # it flattens maps by `view`, which needs channels first
                 self.module.to(memory_format=torch.contiguous_format)
                 outputs = self.module(inputs.contiguous())
-        outputs = getattr(outputs, "logits", outputs)
+        outputs = outputs["logits"] if isinstance(outputs, Mapping) and "logits" in outputs else getattr(outputs, "logits", outputs)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
     def _forward(self, images: Images) -> Any:
@@ -198,9 +201,10 @@ class Model(Classifier, nn.Module):
         with torch.enable_grad():
             values = self.checked(self(inputs), inputs)
             total = score.of(values, targets).sum()
-            if not total.requires_grad:
-                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, or detaches; use rise, occlusion or lime.")
-            return torch.autograd.grad(total, inputs, create_graph=again)[0], values
+            gradient = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)[0] if total.requires_grad else None
+            if gradient is None:
+                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, detaches, or is quantised; use rise, occlusion or lime.")
+            return gradient, values
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -213,8 +217,15 @@ class Model(Classifier, nn.Module):
         digest = hashlib.sha256()
         for key, value in self.module.state_dict().items():
             digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+            for each in tree_leaves(value):  # quantised layers keep more than one tensor, and what is none, under a name
+                digest.update(_bytes_of(each) if isinstance(each, Tensor) else repr(each).encode())
         return digest.hexdigest()
+
+
+def _bytes_of(value: Tensor) -> bytes:
+    value = value.detach().cpu()
+    value = value.dequantize() if value.is_quantized else value
+    return value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
 
 
 def _by_channel(values: Any, default: float, count: int) -> tuple[float, ...] | None:
