@@ -59,6 +59,7 @@ def test_a_fixed_attack_of_a_random_method_shows_both_figures(run):
     arguments = ("attack", "a.png", *TINY, "--toward", "b.png", "--method", "smoothgrad:samples=2", "--fixed", "--beta", "10+100", "--output-weight", "0")
     (row,) = objects(run(*arguments, "--json")[1])
     assert 0 < row["distance_on_own_draws"] < 1
+    assert (row["fixed"], row["beta"], row["output_weight"], row["restarts"]) == (True, [10, 100], 0, 1)
     assert f"a.png: {row['distance_on_own_draws']:.3f} to the target on the draws that the attack has seen." in run(*arguments)[1]
     assert run("attack", "a.png", *TINY, "--beta", "x")[::2] == (2, "Error: beta must be a number, not 'x'.\n")
 

@@ -48,6 +48,7 @@ def test_targets_by_index_name_and_prediction(conv, photos):
         ({"method": "integrated_gradients:baseline=pink"}, r"Unknown value for integrated_gradients: baseline: 'pink': .*"),
         ({"method": "noisegrad:weight_sigma=lots"}, r"noisegrad: weight_sigma must be a number, not 'lots'\."),
         ({"method": "noisegrad:weight_sigma=nan"}, r"noisegrad: weight_sigma is not a number; give one\."),
+        ({"method": "noisegrad:weight_sigma=inf"}, r"noisegrad: weight_sigma must be finite, not inf\."),
         ({"method": 7}, r"A method is a name such as 'gradient', an explainer, or a function fn\(model, images, targets\) -> maps, not int\."),
         ({"model": "net"}, r"The model must be a sal\.Model or sal\.BlackBox, not str: wrap a network as sal\.Model\(module\) and a function as sal\.BlackBox\(fn\)\."),
         (

@@ -128,7 +128,7 @@ def test_scores_in_a_dictionary_or_an_object_are_found(images):
             sal.explain("gradient", sal.Model(module), images, 1)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:quantized", "ignore::DeprecationWarning")
 def test_a_quantised_network_is_explained_without_gradients(images):
     if "fbgemm" not in torch.backends.quantized.supported_engines and "onednn" not in torch.backends.quantized.supported_engines:
         pytest.skip("torch was built without quantised layers for this machine")

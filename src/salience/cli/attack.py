@@ -75,7 +75,7 @@ def attack(
     if not isinstance(network, Model):
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
     aim = None if toward is None else _aim(toward, network)
-    table = new_table("image", "class", "kept", "method", "threat", "to the target", "random", "to the original", "random ", "ssim", "lpips", "seconds")
+    table = new_table("image", "class", "kept", "method", "threat", "to target", "random to target", "to original", "random to original", "ssim", "lpips", "seconds")
     own: list[str] = []
     with progress() as report:
         for path, name in zip(images, stems_of(images), strict=True):
@@ -142,6 +142,10 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
         "ssim": of(found.ssim),
         "distance_on_own_draws": of(found.own_draws),
         "steps": found.attack.steps,
+        "restarts": found.attack.restarts,
+        "beta": list(found.attack.beta),
+        "output_weight": found.attack.output_weight,
+        "fixed": found.attack.fixed,
         "blind_steps": int(found.blind[index]),
     }
 

@@ -5,6 +5,7 @@ repr, the records in result files and the tables in the docs.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ def _check_range(value: Any, field: dataclasses.Field, what: str) -> None:
     limits = field.metadata
     if value != value:
         raise InputError(f"{what} is not a number; give one.")
+    if math.isinf(value):
+        raise InputError(f"{what} must be finite, not {value}.")
     if limits.get("at_least") is not None and value < limits["at_least"]:
         raise InputError(f"{what} must be at least {limits['at_least']}, not {value}.")
     if limits.get("above") is not None and value <= limits["above"]:

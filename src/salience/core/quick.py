@@ -8,6 +8,7 @@ Inside `quick` these are replaced by functions that do only what is needed (`ben
 learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -29,18 +30,30 @@ class StaleError(Exception):
     """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func takes what waits, or activations are made anew."""
 
 
+def where_one_arrives(backward: Callable) -> Callable:
+    """A backward pass that is made only if there is a gradient: zeros in its place would hide that a network, a quantised one say, has none. The forward pass must call ``set_materialize_grads(False)``."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor | None) -> Any:
+        return (None,) * 8 if gradients[0] is None else backward(ctx, *gradients)  # torch takes more than there are inputs
+
+    return checked
+
+
 class Affine(torch.autograd.Function):
     """``x * scale + shift`` with a gradient for x alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Keep the scale only. In bfloat16 the sum is done by torch's batch norm, which takes its constants in float32."""
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(scale.to(x.dtype))
         if x.dtype != scale.dtype:
             return torch.batch_norm(x, scale.flatten(), shift.flatten(), torch.zeros_like(shift).flatten(), torch.ones_like(scale).flatten(), False, 0.0, 0.0, False)
         return torch.addcmul(shift, x, scale)
 
     @staticmethod
+    @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient times the scale."""
         (scale,) = ctx.saved_tensors
@@ -53,6 +66,7 @@ class ClampInPlace(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
         """Keep the output only."""
+        ctx.set_materialize_grads(False)
         x.clamp_(low, high)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
@@ -60,6 +74,7 @@ class ClampInPlace(torch.autograd.Function):
         return x
 
     @staticmethod
+    @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient strictly between the bounds, as torch's own hardtanh has it."""
         (output,) = ctx.saved_tensors
@@ -72,6 +87,7 @@ class Padded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
         """Each value is written once; torch writes all zeros first."""
+        ctx.set_materialize_grads(False)
         height, width = x.shape[2:]
         ctx.rows, ctx.columns = slice(top, top + height), slice(left, left + width)
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
@@ -82,6 +98,7 @@ class Padded(torch.autograd.Function):
         return padded
 
     @staticmethod
+    @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The gradient of what was not added."""
         return gradients[0][:, :, ctx.rows, ctx.columns], None, None, None, None
@@ -93,11 +110,13 @@ class Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
         """Keep the kernels, and x for its shape."""
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
         ctx.how = how
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
+    @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The transposed convolution of the gradient."""
         x, weight = ctx.saved_tensors
@@ -110,6 +129,7 @@ class Transposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
         """In bfloat16 on a CPU torch has fast code for depthwise convolutions, but not for their backward pass: there, `flipped`."""
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight)
         ctx.how = how
         stride, padding, dilation, groups = how
@@ -120,6 +140,7 @@ class Transposed(torch.autograd.Function):
         return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))[0]
 
     @staticmethod
+    @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The convolution itself: both are linear."""
         (weight,) = ctx.saved_tensors

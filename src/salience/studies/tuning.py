@@ -60,7 +60,7 @@ PUBLISHED = (0.1, 0.15, 0.2)
 ENOUGH = 0.5
 """The drop above which no stronger noise is tried: half the accuracy is lost."""
 
-FORMAT = 1
+FORMAT = 2
 """Of the records kept; another format is another key."""
 
 
