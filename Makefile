@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := -c constraints.txt
 SOURCES := src tests bench docs studies tools
 
-.PHONY: help install dev demo test check format docs bench bench-full readme clean
+.PHONY: help install dev demo test test-oldest check format docs bench bench-full readme clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -32,6 +32,11 @@ demo: $(VENV)/.installed ## Explain three photographs; writes out/demo/index.htm
 
 test: $(VENV)/.developed ## Run all tests
 	$(BIN)/python -m pytest -n auto
+
+test-oldest: pyproject.toml constraints-oldest.txt ## All tests with the oldest versions that pyproject.toml allows, in .venv-oldest (Python 3.11 or 3.12)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-oldest.txt --editable '.[data,lpips,peers,ray]' beartype pytest pytest-xdist
+	.venv-oldest/bin/python -m pytest -n auto -o filterwarnings=ignore
 
 check: $(VENV)/.developed ## Format, lint, types, tests, docs
 	$(BIN)/ruff format --check $(SOURCES)
@@ -57,4 +62,4 @@ bench-full: $(VENV)/.developed ## The same with 20 photographs for RISE
 	$(BIN)/python bench/run.py --photos 20
 
 clean: ## Remove what was made
-	rm -rf $(VENV) out site .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-oldest out site .pytest_cache .ruff_cache .mypy_cache

@@ -1,6 +1,7 @@
 """The way between the original picture and the model's input."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,3 +49,8 @@ class Geometry:
         columns = (left + (torch.arange(w) + 0.5) * (right - left) / w).floor().long()
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
         return mask[rows.clamp(0, height - 1)[:, None], columns.clamp(0, width - 1)] & inside
+
+
+def names_of(images: Any) -> list[str] | None:
+    """The names of photographs; None for a plain tensor, which in earlier versions of torch has names of another kind."""
+    return images.names if hasattr(images, "geometry") else None

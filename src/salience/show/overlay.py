@@ -14,6 +14,7 @@ from PIL import Image
 
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
+from salience.core.geometry import names_of
 from salience.core.registry import facts_of
 from salience.core.spec import build
 from salience.show.colour import LEVEL, PERCENTILE, Scale, Shown, facts, shown
@@ -224,7 +225,7 @@ def number(value: float, digits: int = 3) -> str:
 
 def title_of(e: Explanation, index: int, label: str | None = None) -> str:
     """Which picture, which class, how probable."""
-    names, known = getattr(e.images, "names", None), e.record["images"]
+    names, known = names_of(e.images), e.record["images"]
     label = label or (known["label"][index] if "label" in known else f"class {int(e.targets[index])}")
     probability = known["probability"][index] if "probability" in known else None
     said = label if probability is None else f"{label}, probability {probability:.3g}"

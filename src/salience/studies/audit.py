@@ -28,6 +28,7 @@ from salience.core.draws import Stream, streams
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
+from salience.core.geometry import names_of
 from salience.core.montecarlo import jackknife, relative_error
 from salience.core.perturbation import Perturbation
 from salience.core.robustness import compared, one_channel, scaled
@@ -162,7 +163,7 @@ def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS
     explainers = list({str(each): each for each in map(Explainer.from_value, methods)}.values())
     if not explainers:
         raise InputError("There is nothing to audit: name at least one method.")
-    names = getattr(images, "names", None) or [f"image {place + 1}" for place in range(len(images))]
+    names = names_of(images) or [f"image {place + 1}" for place in range(len(images))]
     images, report = checked_images(images, model), progress or (lambda what, done, total: None)
     with model.frozen(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # "class kept" says it; under random weights it would mean nothing
