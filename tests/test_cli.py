@@ -390,7 +390,7 @@ def command(*arguments, **options):
     """The command as a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-m", "salience.cli", *map(str, arguments)], text=True, env=environment | options.pop("env", {}), **(pipes | options))
+    return subprocess.Popen([sys.executable, "-m", "salience", *map(str, arguments)], text=True, env=environment | options.pop("env", {}), **(pipes | options))
 
 
 class TestAsAProcess:
@@ -449,6 +449,6 @@ class TestAsAProcess:
         if not Path("/dev/full").exists():
             pytest.skip("there is no /dev/full")
         with Path("/dev/full").open("w") as full:
-            process = subprocess.run([sys.executable, "-m", "salience.cli", "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            process = subprocess.run([sys.executable, "-m", "salience", "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
         assert process.stderr == "Error: There is no space left to write to: free some.\n"
         assert process.returncode == 2

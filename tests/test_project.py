@@ -14,7 +14,7 @@ import salience as sal
 from salience.core import registry
 
 ROOT = Path(__file__).parent.parent
-FLOORS = {"core": 0, "perturb": 1, "perturbations": 1, "similarities": 1, "explainers": 2, "metrics": 2, "attacks": 2, "training": 2, "interop": 3, "zoo": 3, "show": 4, "studies": 4, "cli": 5}
+FLOORS = {"core": 0, "perturb": 1, "perturbations": 1, "similarities": 1, "explainers": 2, "metrics": 2, "attacks": 2, "training": 2, "interop": 3, "zoo": 3, "show": 4, "studies": 4, "cli": 5, "__main__": 6}
 SOURCES = sorted((ROOT / "src" / "salience").rglob("*.py"))
 
 
@@ -116,3 +116,8 @@ def test_the_example_of_a_new_metric_works():
 
 def test_no_download_address_in_constraints():
     assert not re.search(r"https?:|file:|\s@\s", (ROOT / "constraints.txt").read_text())
+
+
+def test_the_package_can_be_run_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "salience", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("salience ")

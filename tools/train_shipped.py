@@ -56,7 +56,7 @@ def run(name: str, data: str, out: Path) -> None:
     """Train one, or go on with it."""
     arguments = RUNS[name].replace("DATA", data).replace("OUT", str(out)).split()
     subprocess.run(  # noqa: S603  # our own command line
-        [sys.executable, "-m", "salience.cli", "train", *arguments, "--note", NOTES[name], "--out", str(out / name), "--resume"], check=True
+        [sys.executable, "-m", "salience", "train", *arguments, "--note", NOTES[name], "--out", str(out / name), "--resume"], check=True
     )
 
 

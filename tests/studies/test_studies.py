@@ -415,7 +415,7 @@ class TestResume:
 
 def process(*arguments: str, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
-    return subprocess.Popen([sys.executable, "-m", "salience.cli", "study", "run", "study.yaml", *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([sys.executable, "-m", "salience", "study", "run", "study.yaml", *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def wait_for(condition, seconds: float = 60) -> None:

@@ -1,8 +1,0 @@
-"""``python -m salience.cli``."""
-
-import sys
-
-from salience.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())
