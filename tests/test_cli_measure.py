@@ -160,7 +160,7 @@ class TestStudy:
         Path("study.yaml").write_text('name: two\nmodels: python:tiny_models:net\ndata: {folder: "."}\nmethods: [gradient, random]\nmetrics: [gini, ssim]\nperturbations: gaussian_blur\n')
         code, out, err = run("study", "run", "study.yaml", "--out", "out")
         assert (code, err) == (0, "")
-        assert out == "24 rows are in out: see salience study show out.\n"
+        assert out == "24 rows, 2 undefined are in out: see salience study show out.\n"
         return run
 
     def test_plan(self, run):

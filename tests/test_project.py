@@ -14,7 +14,22 @@ import salience as sal
 from salience.core import registry
 
 ROOT = Path(__file__).parent.parent
-FLOORS = {"core": 0, "perturb": 1, "perturbations": 1, "similarities": 1, "explainers": 2, "metrics": 2, "attacks": 2, "training": 2, "interop": 3, "zoo": 3, "show": 4, "studies": 4, "cli": 5, "__main__": 6}
+FLOORS = {
+    "core": 0,
+    "perturb": 1,
+    "perturbations": 1,
+    "similarities": 1,
+    "explainers": 2,
+    "metrics": 2,
+    "attacks": 2,
+    "training": 2,
+    "interop": 3,
+    "zoo": 3,
+    "show": 4,
+    "studies": 4,
+    "cli": 5,
+    "__main__": 6,
+}
 SOURCES = sorted((ROOT / "src" / "salience").rglob("*.py"))
 
 

@@ -309,8 +309,7 @@ def _state(x: Tensor) -> tuple[bool, bool, torch.dtype]:
 
 def kept_elsewhere() -> bool:
     """Whether somebody's hooks take the tensors that a backward pass needs, as activation checkpointing does: it relies on torch's own functions."""
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return hooks is not None and hooks(False) is not None
+    return TOP_HOOKS is not None and TOP_HOOKS(False) is not None
 
 
 def check_kept() -> None:
@@ -332,11 +331,12 @@ def quick(network: nn.Module) -> AbstractContextManager:
     """The mode for passes of `network`.
 
     Nothing where another mode is at work that must see the network's own calls (one that replaces nothing but ReLU says
-    so by ``only_relu``), and nothing where somebody's hooks look at what its modules return.
+    so by ``only_relu``), nothing where somebody's hooks look at what its modules return, and nothing in versions of
+    torch that do not tell whether activations are made anew.
     """
     outer = function_modes()
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()) or any(getattr(nn.modules.module, name) for name in GLOBAL_HOOKS)
-    if hooked or not all(getattr(mode, "only_relu", False) for mode in outer):
+    if hooked or TOP_HOOKS is None or not all(getattr(mode, "only_relu", False) for mode in outer):
         return nullcontext()
     return Quick(WITHOUT_RELU if outer else QUICK)
 
@@ -412,6 +412,9 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Ten
     with torch.autocast(device, enabled=False):
         return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
 
+
+TOP_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+"""Torch's way to tell who keeps the tensors for the backward pass; versions such as 2.4 have none."""
 
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
 """Where torch keeps hooks on all modules."""
