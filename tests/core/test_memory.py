@@ -5,12 +5,15 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 import salience as sal
 from salience.core import memory
+
+FREE_THRESHOLDS = platform.libc_ver()[0] == "glibc" and tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 35)
 
 
 @pytest.fixture
@@ -20,7 +23,45 @@ def calls():
 
 @pytest.fixture
 def kept(calls):
-    return memory.KeptMemory(lambda name, value: calls.append((name, value)) or 1)
+    return memory.KeptMemory(Library(lambda name, value: calls.append((name, value)) or 1))
+
+
+class Library:
+    """A C library whose heap is as long as `top` says."""
+
+    def __init__(self, mallopt, block=0, top=0):
+        self.mallopt, self.block, self.top, self.asked, self.freed = mallopt, block, top, [], []
+
+    def malloc(self, size):
+        assert size < memory.KEPT[memory.MMAP]
+        return self.block
+
+    def sbrk(self, step):
+        assert step == 0
+        return self.top
+
+    def madvise(self, start, length, wish):
+        self.asked.append((start, length, wish))
+
+    def free(self, block):
+        self.freed.append(block)
+
+
+@pytest.mark.parametrize(
+    ("block", "top", "asked"),
+    [
+        (None, 2**40, []),  # no address space left
+        (2**40 + 16, 2**30, []),  # a block of its own, above the heap
+        (2**30 + 16, 2**32, [(2**30 + memory.HUGE, memory.GROWTH - memory.HUGE, 14)]),
+        (2**30, 2**30 + memory.HUGE + 5, [(2**30, memory.HUGE, 14)]),  # the block goes beyond the heap: never asked for what is not the heap's
+    ],
+)
+def test_large_pages_are_asked_for_in_the_heap_only(block, top, asked):
+    library = Library(lambda _name, _value: 1, block, top)
+    with memory.KeptMemory(library):
+        pass
+    assert library.asked == asked
+    assert library.freed == [block or 0]
 
 
 def test_both_thresholds_are_raised_and_put_back(kept, calls):
@@ -65,7 +106,7 @@ def test_errors_put_it_back(kept, calls):
 
 def test_a_threshold_that_is_refused_is_the_usual_one(calls):
     """As before glibc 2.35."""
-    with memory.KeptMemory(lambda name, value: calls.append((name, value)) or int(value <= 2**25 or name == memory.TRIM)):
+    with memory.KeptMemory(Library(lambda name, value: calls.append((name, value)) or int(value <= 2**25 or name == memory.TRIM))):
         assert calls == [(memory.TRIM, memory.KEPT[memory.TRIM]), (memory.MMAP, memory.KEPT[memory.MMAP]), (memory.MMAP, memory.USUAL[memory.MMAP])]
 
 
@@ -80,7 +121,7 @@ def test_a_new_process_is_not_inside(kept, calls):
 
 def test_thresholds_of_the_user_are_left_alone(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    assert memory._mallopt() is None
+    assert memory._glibc() is None
 
 
 def test_nothing_happens_without_glibc():
@@ -105,7 +146,7 @@ def test_every_call_is_inside(conv, monkeypatch):
     assert memory.kept_memory.inside == before
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35), reason="needs glibc 2.35, whose mallopt takes any threshold")
+@pytest.mark.skipif(not FREE_THRESHOLDS, reason="needs glibc 2.35, whose mallopt takes any threshold")
 def test_blocks_are_not_fetched_anew():
     """Pages faulted in by a block of 64 MB that is allocated again and again, in a process of its own: all of them outside, none inside."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
@@ -127,4 +168,27 @@ def faults():
 outside = faults()
 with kept_memory:
     print(json.dumps([outside, faults()]))
+"""
+
+
+def large_pages():
+    """Whether Linux gives large pages to those who ask, or to all."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[never]" not in setting.read_text()
+
+
+@pytest.mark.skipif(not FREE_THRESHOLDS or not large_pages(), reason="needs glibc 2.35, and Linux with transparent huge pages")
+def test_what_is_allocated_inside_lies_in_large_pages():
+    """In a process of its own: of 256 MB in blocks of 16 MB, nearly all."""
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 200 * 1024
+
+
+PAGES = """
+import numpy
+from salience.core.memory import kept_memory
+
+with kept_memory:
+    blocks = [numpy.ones(2**21) for _ in range(16)]
+    print(next(line.split()[1] for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages")))
 """

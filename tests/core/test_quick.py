@@ -7,7 +7,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import salience as sal
-from salience.core.quick import quick
+from salience.core.quick import Padding, quick
 
 
 class Net(nn.Module):
@@ -314,6 +314,14 @@ def test_padding_before_a_convolution(shape, how, folded, pad, kind):
     assert ("Padded" in names_of(found[0][0])) is not folded
 
 
+def test_zeros_that_a_convolution_takes_in_are_never_written(monkeypatch):
+    computed = []
+    monkeypatch.setattr(Padding, "compute", lambda padding: computed.append(padding) or F.pad(padding.x, padding.pad))
+    with quick(nn.Identity()):
+        padded_and_convolved(torch.rand(1, 4, 9, 8, requires_grad=True), torch.rand(4, 1, 3, 3), (0, 1, 0, 1), ((2, 2), (0, 0), (1, 1), 4), torch.atleast_3d)
+    assert computed == []
+
+
 def names_of(outputs):
     """Names of the functions that made a tensor."""
     names, waiting = "", [outputs.grad_fn]
@@ -354,17 +362,9 @@ def test_whatever_a_network_does_with_a_padded_picture(use):
     assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(*found, strict=True))
 
 
-def inner_gradient(y, conv):
-    """A network that differentiates by itself, with respect to what a clamp returned."""
-    (found,) = torch.autograd.grad(conv(y).sum(), y)
-    return conv(y) * found
-
-
-def seen_by_a_hook(y, conv):
-    seen = []
-    y.register_hook(seen.append)
-    torch.autograd.grad(conv(y).sum(), y, retain_graph=True)
-    return conv(y) * seen[0]
+def two_branches(y, conv):
+    """What a convolution returns as a gradient goes to a clamp and past it."""
+    return conv(2 * y + F.relu6(y - 1, inplace=True)) + conv(F.relu6(y + 1, inplace=True)) + y
 
 
 CLAMPED = {
@@ -373,8 +373,9 @@ CLAMPED = {
     "sum": lambda y, conv: conv(y) + 2 * y,
     "changed in place": lambda y, conv: conv((y * 1).add_(1)),
     "clamped again": lambda y, conv: conv(F.hardtanh(y * 2, 0.5, 1.5, inplace=True)),
-    "inner gradient": inner_gradient,
-    "seen by a hook": seen_by_a_hook,
+    "branches": two_branches,
+    "chain": lambda y, conv: conv(F.relu6(conv(F.relu6(conv(y), inplace=True)) - 1, inplace=True)),
+    "nobody": lambda y, conv: conv(y.detach()) + y,
 }
 
 
@@ -392,6 +393,76 @@ def test_whatever_a_network_does_with_a_clamped_tensor(name, precision):
         with context, torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
             outputs = torch.atleast_3d(CLAMPED[name](F.relu6((inputs * 1).to(getattr(torch, precision)), inplace=True), conv))
         found.append((outputs, *torch.autograd.grad(outputs.float().mul(torch.tensor([1.0, 2, -1, 3])[:, None, None]).sum(), inputs)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("past", "again", "changed"), [(False, False, True), (False, True, False), (True, False, False)])
+def test_a_gradient_that_nobody_else_reads_is_changed_in_place(past, again, changed):
+    """Where a convolution follows a clamp: not if it is to be differentiated again, not what another function returned."""
+    x, seen = torch.rand(1, 4, 5, 5).sub(0.5).requires_grad_(True), []
+    with quick(nn.Identity()):
+        y = F.relu6(x * 2, inplace=True)
+        z = torch.atleast_3d(F.conv2d(y * 1 if past else y, torch.ones(4, 4, 1, 1)))
+    y.register_hook(lambda gradient: seen.extend((gradient, gradient.detach().clone())))
+    torch.autograd.grad(z.sum(), x, create_graph=again)
+    assert torch.equal(*seen) is not changed
+
+
+class Looking(nn.Module):
+    """A network that looks at gradients within itself."""
+
+    def __init__(self, look) -> None:
+        super().__init__()
+        self.conv, self.last, self.look, self.seen = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), look, []
+
+    def forward(self, x):
+        y = F.relu6(8 * self.conv(x), inplace=True)
+        return (self.last(y) * self.look(self, y)).mean((2, 3))
+
+
+def by_differentiating(net, y):
+    return torch.autograd.grad(net.last(y).sum(), y, retain_graph=True)[0].mean() if y.requires_grad else 1
+
+
+def by_a_hook(net, y):
+    y.register_hook(lambda gradient: net.seen.append(gradient))
+    return 1
+
+
+def by_keeping_it(net, y):
+    y.retain_grad()
+    net.seen.append(y)
+    return 1
+
+
+def by_its_function(net, y):
+    y.grad_fn.register_prehook(lambda gradients: net.seen.extend(gradients))
+    return 1
+
+
+@pytest.mark.parametrize("look", [by_differentiating, by_a_hook, by_keeping_it, by_its_function])
+def test_gradients_that_a_network_looks_at_are_the_networks_own(look):
+    model, images, targets = sal.Model(Looking(look)), pictures(2, 9, 9), torch.tensor([0, 3])
+    found = []
+    for quickly in (True, False):
+        model.found.quick = quickly
+        gradient = model.gradient(images, targets)
+        seen = [getattr(each, "grad", each) if look is by_keeping_it else each for each in model.module.seen]
+        model.module.seen.clear()
+        assert not model.found.quick
+        found.append((gradient, *seen))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert len(found[0]) == 1 + (look is not by_differentiating)
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-full backward hook")
+def test_a_modules_hooks_on_gradients_get_the_networks_own():
+    model, images, seen = net(True), pictures(2, 6, 7), []
+    model.module.act.register_backward_hook(lambda _module, _inputs, gradients: seen.append(gradients[0]))
+    found = []
+    for quickly in (True, False):
+        model.found.quick = quickly
+        found.append((model.gradient(images, torch.tensor([0, 1])), seen.pop()))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,17 +151,21 @@ class Model(Classifier, nn.Module):
 
     def _forward(self, images: Images) -> Any:
         """`forward` without a gradient."""
-        return self._quickly(LEAST_FORWARD, self, images)
+        return self._quickly(LEAST_FORWARD, self._under, images)
 
     def _quickly(self, least: int, run: Callable, images: Images, *args: Any) -> Any:
-        """What `run` returns for `images` and `args`, in less time if they have `least` pixels and the network allows it: not if it changes what a convolution was given, or makes activations anew."""
+        """What `run` returns for a mode to call the network in, `images` and `args`: a mode that takes less time if they have `least` pixels and the network allows it."""
         if self.found.quick and images[:, 0].numel() >= least:
             try:
-                with quick(self.module):
-                    return run(images, *args)
+                return run(quick(self.module), images, *args)
             except (StaleError, CheckpointError):
                 self.found.quick = False
-        return run(images, *args)
+        return run(nullcontext(), images, *args)
+
+    def _under(self, mode: AbstractContextManager, images: Images) -> Any:
+        """`forward` in `mode`."""
+        with mode:
+            return self(images)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """Gradient of the target's score with respect to the image, in [0, 1] pixel space, in evaluation mode.
@@ -196,10 +200,10 @@ class Model(Classifier, nn.Module):
                 outputs.append(values)
         return joined(gradients), joined(outputs)
 
-    def _pass(self, inputs: Images, targets: Targets, score: Score, again: bool) -> tuple[Images, Outputs]:
-        """Gradient and outputs of one pass; `again` says whether both can be differentiated."""
+    def _pass(self, mode: AbstractContextManager, inputs: Images, targets: Targets, score: Score, again: bool) -> tuple[Images, Outputs]:
+        """Gradient and outputs of one pass forward, in `mode`, and back; `again` says whether both can be differentiated."""
         with torch.enable_grad():
-            values = self.checked(self(inputs), inputs)
+            values = self.checked(self._under(mode, inputs), inputs)
             total = score.of(values, targets).sum()
             gradient = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)[0] if total.requires_grad else None
             if gradient is None:

@@ -27,7 +27,7 @@ How = tuple[Pair, Pair, Pair, int]
 
 
 class StaleError(Exception):
-    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func takes what waits, or activations are made anew."""
+    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func takes what waits, the network looks at gradients, or activations are made anew."""
 
 
 def where_one_arrives(backward: Callable) -> Callable:
@@ -38,6 +38,10 @@ def where_one_arrives(backward: Callable) -> Callable:
         return (None,) * 8 if gradients[0] is None else backward(ctx, *gradients)  # torch takes more than there are inputs
 
     return checked
+
+
+OWNED = "salience_owned"
+"""Attribute of a new gradient that goes nowhere but to a `ClampInPlace`."""
 
 
 class Affine(torch.autograd.Function):
@@ -61,7 +65,7 @@ class Affine(torch.autograd.Function):
 
 
 class ClampInPlace(torch.autograd.Function):
-    """Clamp in place; the output says where the gradient passes, so the input need not be kept."""
+    """Clamp in place; the output says where the gradient passes, so the input need not be kept. A gradient that nobody else reads is changed in place."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
@@ -77,8 +81,10 @@ class ClampInPlace(torch.autograd.Function):
     @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient strictly between the bounds, as torch's own hardtanh has it."""
-        (output,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradients[0], output, *ctx.bounds), None, None
+        (output,), gradient = ctx.saved_tensors, gradients[0]
+        if getattr(gradient, OWNED, False) and not torch.is_grad_enabled():
+            return torch.ops.aten.hardtanh_backward.grad_input(gradient, output, *ctx.bounds, grad_input=gradient), None, None
+        return torch.ops.aten.hardtanh_backward(gradient, output, *ctx.bounds), None, None
 
 
 class Padded(torch.autograd.Function):
@@ -112,7 +118,7 @@ class Convolved(torch.autograd.Function):
         """Keep the kernels, and x for its shape."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        ctx.how = how
+        ctx.how, ctx.clamped = how, isinstance(x.grad_fn, ClampInPlace._backward_cls)
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
@@ -120,7 +126,11 @@ class Convolved(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The transposed convolution of the gradient."""
         x, weight = ctx.saved_tensors
-        return Transposed.apply(gradients[0], x.detach(), weight, ctx.how), None, None, None
+        transpose = Transposed.apply if torch.is_grad_enabled() else transposed  # most gradients are not differentiated again
+        gradient = transpose(gradients[0], x.detach(), weight, ctx.how)
+        if ctx.clamped:
+            setattr(gradient, OWNED, True)
+        return gradient, None, None, None
 
 
 class Transposed(torch.autograd.Function):
@@ -128,16 +138,11 @@ class Transposed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
-        """In bfloat16 on a CPU torch has fast code for depthwise convolutions, but not for their backward pass: there, `flipped`."""
+        """Keep the kernels."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight)
         ctx.how = how
-        stride, padding, dilation, groups = how
-        cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
-        single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
-        if single and not cropped and dilation == (1, 1) and x.device.type == "cpu" and weight.dtype == torch.bfloat16:
-            return flipped(gradient, x, weight, stride, padding)
-        return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))[0]
+        return transposed(gradient, x, weight, how)
 
     @staticmethod
     @where_one_arrives
@@ -145,6 +150,16 @@ class Transposed(torch.autograd.Function):
         """The convolution itself: both are linear."""
         (weight,) = ctx.saved_tensors
         return Convolved.apply(gradients[0], weight, None, ctx.how), None, None, None
+
+
+def transposed(gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
+    """The gradient for the input. In bfloat16 on a CPU torch has fast code for depthwise convolutions, but not for their backward pass: there, `flipped`."""
+    stride, padding, dilation, groups = how
+    cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
+    single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+    if single and not cropped and dilation == (1, 1) and x.device.type == "cpu" and weight.dtype == torch.bfloat16:
+        return flipped(gradient, x, weight, stride, padding)
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))[0]
 
 
 def flipped(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
@@ -165,7 +180,7 @@ class Waiting(Tensor):
     To everybody else it is the tensor: any function of it but its shape computes it, and works on what came out.
     """
 
-    METADATA = frozenset({torch._assert, Tensor.dim, Tensor.size, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))})
+    METADATA = frozenset({torch._assert, Tensor.dim, Tensor.size, Tensor.is_inference, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))})
     x: Tensor
     version: int
     state: tuple[bool, bool, torch.dtype]
@@ -282,7 +297,7 @@ class Quick(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
-        if torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active() or func in LOOKING:
             raise StaleError
         if func in Waiting.METADATA:
             return func(*args, **kwargs)
@@ -418,6 +433,9 @@ TOP_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None
 
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
 """Where torch keeps hooks on all modules."""
+
+LOOKING = frozenset({torch.autograd.grad, Tensor.backward, Tensor.register_hook, Tensor.retain_grad, vars(torch._C.TensorBase)["grad_fn"].__get__})
+"""Functions by which a network may see gradients within itself; some are changed in place."""
 
 AWAITED: dict[type[Waiting], tuple[Callable, ...]] = {Padding: (F.conv2d, torch.conv2d), Convolution: (F.batch_norm,)}
 WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.pad: _pad, F.conv2d: _conv2d, torch.conv2d: _conv2d}
