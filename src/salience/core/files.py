@@ -1,11 +1,12 @@
 """Files that are either whole or not there: written to a temporary name, flushed, renamed."""
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from salience.core.errors import InputError
 
@@ -59,6 +60,29 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         raise InputError(f"Another process is {doing} in {folder}: wait for it, or take another folder with --out.") from error
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(f"Cannot write to the folder {folder}: {error.strerror}. Choose another with --out.") from error
+
+
+def read_json(file: Path, newest: int, otherwise: str) -> dict[str, Any] | None:
+    """An object with a format number, as our programs write; None if there is no such file.
+
+    Args:
+        file: Its path.
+        newest: The highest format that is understood.
+        otherwise: What to do instead of restoring it, for the message: "train in a new folder".
+
+    Raises:
+        InputError: If it is damaged or from a later version.
+    """
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_text())
+        newer = found["format"] > newest
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: restore it, or {otherwise}.") from error
+    if newer:
+        raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
+    return found
 
 
 def _umask() -> int:

@@ -32,7 +32,7 @@ class AttentionRollout(Explainer):
     Source: Abnar & Zuidema (2020), "Quantifying attention flow in transformers".
 
     Differs from the source: nothing. Weights are recovered where attention is computed by a fused function. A network without
-    attention between all tokens (convolutional, or with windows) is refused.
+    attention over one and the same set of tokens (convolutional, with windows or pooled tokens, with a class token that joins late) is refused.
     """
 
     explains_score = False
@@ -47,7 +47,7 @@ class AttentionRollout(Explainer):
                 outputs.append(model.checked(model(images[part]), images[part]))
             rolled = _rolled(attention.weights, len(outputs[-1]))
             if rolled is None:
-                raise InputError(f"{model.name} has no attention between all parts of the image in which a class token could be followed: use gradcam, or give a vision transformer.")
+                raise InputError(f"{model.name} has no attention from layer to layer over one and the same set of tokens (none at all, in windows, of pooled tokens, or a class token that joins late): use gradcam, or give a plain vision transformer.")
             layer = layer or find_layer(model, images, None)
             height, width = layer.grid
             if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width:

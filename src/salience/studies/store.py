@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salience.core.errors import InputError
-from salience.core.files import atomic, locked
+from salience.core.files import atomic, locked, read_json
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -57,17 +57,7 @@ class Store:
         Raises:
             InputError: If it is damaged or from a later version.
         """
-        file = self.folder / "manifest.json"
-        if not file.exists():
-            return None
-        try:
-            found = json.loads(file.read_text())
-            newer = found["format"] > FORMAT
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is damaged: restore it, or run the study in a new folder.") from error
-        if newer:
-            raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
-        return found
+        return read_json(self.folder / "manifest.json", FORMAT, "run the study in a new folder")
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""

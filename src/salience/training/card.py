@@ -14,7 +14,7 @@ from salience.core.errors import InputError
 from salience.core.model import Model
 from salience.perturb.tune import tuned_weight_sigma
 from salience.training.architecture import Architecture
-from salience.training.folder import read_json, read_tensors
+from salience.training.folder import read_tensors, read_training
 from salience.training.pgd import EPSILON, pgd
 from salience.training.pictures import Pictures
 from salience.training.recipe import Recipe
@@ -62,7 +62,7 @@ def load_trained(card: Path, weights: Path) -> Model:
     Raises:
         InputError: If a file is missing, damaged, or not the one that belongs to the other.
     """
-    found = read_json(card)
+    found = read_training(card)
     if found is None:
         raise InputError(f"There is no trained network in {card.parent}: give a folder that 'salience train' wrote to its end, or finish it with --resume.")
     tensors = read_tensors(weights)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.core.errors import InputError
-from salience.core.files import atomic, locked
+from salience.core.files import atomic, locked, read_json
 
 FORMAT = 1
 
@@ -34,7 +34,7 @@ class Folder:
         Raises:
             InputError: If it is damaged or from a later version.
         """
-        return read_json(self.path / name)
+        return read_training(self.path / name)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Replace a JSON file."""
@@ -67,22 +67,13 @@ class Folder:
         return hashlib.sha256(content).hexdigest()
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
+def read_training(file: Path) -> dict[str, Any] | None:
     """A JSON file that `Folder.write` wrote; None if it is not there.
 
     Raises:
         InputError: If it is damaged or from a later version.
     """
-    if not file.exists():
-        return None
-    try:
-        found = json.loads(file.read_text())
-        newer = found["format"] > FORMAT
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: restore it, or train in a new folder.") from error
-    if newer:
-        raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
-    return found
+    return read_json(file, FORMAT, "train in a new folder")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

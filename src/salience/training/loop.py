@@ -24,7 +24,7 @@ from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
 from salience.training.card import Report, judged, load_weights, markdown
 from salience.training.curves import learning_curves
-from salience.training.folder import Folder, load_optimiser, optimiser_tensors, read_json, read_tensors
+from salience.training.folder import Folder, load_optimiser, optimiser_tensors, read_tensors, read_training
 from salience.training.pictures import Pictures
 from salience.training.recipe import Recipe
 
@@ -258,7 +258,7 @@ def _start(path: Path) -> tuple[dict[str, Tensor], tuple | None, str]:
     """Weights to begin with, the mean and std that belong to them, and their SHA-256."""
     file = path / "model.safetensors" if path.is_dir() else path
     tensors = read_tensors(file)
-    card = read_json(file.with_name("card.json")) or read_json(file.with_suffix(".json"))
+    card = read_training(file.with_name("card.json")) or read_training(file.with_suffix(".json"))
     return tensors, None if card is None else (tuple(card["mean"]), tuple(card["std"])), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
