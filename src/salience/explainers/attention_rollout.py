@@ -47,7 +47,9 @@ class AttentionRollout(Explainer):
                 outputs.append(model.checked(model(images[part]), images[part]))
             rolled = _rolled(attention.weights, len(outputs[-1]))
             if rolled is None:
-                raise InputError(f"{model.name} has no attention from layer to layer over one and the same set of tokens (none at all, in windows, of pooled tokens, or a class token that joins late): use gradcam, or give a plain vision transformer.")
+                raise InputError(
+                    f"{model.name} has no attention from layer to layer over one and the same set of tokens (none at all, in windows, of pooled tokens, or a class token that joins late): use gradcam, or give a plain vision transformer."
+                )
             layer = layer or find_layer(model, images, None)
             height, width = layer.grid
             if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width:

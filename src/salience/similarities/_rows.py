@@ -50,12 +50,12 @@ def centred(values: Rows) -> Rows:
 
 
 def average_ranks(values: Rows) -> Rows:
-    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. NumPy's sort is twice as fast as torch's."""
-    order = torch.from_numpy(np.argsort(values.numpy(), axis=1))
-    ordered = values.gather(1, order)
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    differs = ordered[:, 1:] != ordered[:, :-1]
-    edge = torch.ones_like(differs[:, :1])
-    first = torch.where(torch.cat([edge, differs], 1), places, 0).cummax(1).values
-    last = torch.where(torch.cat([differs, edge], 1), places, values.shape[1] - 1).flip(1).cummin(1).values.flip(1)
-    return torch.empty_like(values).scatter_(1, order, (first + last).double() / 2 + 1)
+    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. In NumPy, whose sort is twice as fast as torch's."""
+    ranks = np.empty(values.shape)
+    for row, into in zip(values.numpy(), ranks, strict=True):
+        order = row.argsort()
+        ordered = row[order]
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        last = np.append(first[1:], len(row))
+        into[order] = np.repeat((first + 1 + last) / 2, last - first)
+    return torch.from_numpy(ranks)

@@ -5,7 +5,7 @@ import torch
 from salience.core.registry import register
 from salience.core.similarity import Similarity
 from salience.core.types import Maps, PerImage
-from salience.similarities._rows import average_ranks, constant, correlation, rows
+from salience.similarities._rows import average_ranks, constant, rows
 
 
 @register("similarity", "spearman", higher_is_better=True, of="maps", cites="Spearman 1904")
@@ -25,5 +25,8 @@ class Spearman(Similarity):
     def compare(self, first: Maps, second: Maps) -> PerImage:
         """Rank correlations."""
         a, b = rows(first), rows(second)
-        found = correlation(average_ranks(a), average_ranks(b))
+        mean = (a.shape[1] + 1) / 2
+        one, other = average_ranks(a) - mean, average_ranks(b) - mean
+        lengths = [each.square().sum(1) for each in (one, other)]
+        found = (sum(lengths) - (one - other).square().sum(1)) / (2 * (lengths[0] * lengths[1]).sqrt())  # exactly 1 for equal ranks
         return torch.where(constant(a) | constant(b), (a == b).all(1).double(), found)
