@@ -3,7 +3,7 @@
 Every case judges the gradients of the same photographs by EfficientNet-Lite0; the other libraries get the network's normalised
 inputs and its plain gradient, as their users write it. Numbers of passes are counted while ours runs.
 
-    python bench/metrics.py [--photos 2] [--repeats 7]
+    python bench/metrics.py [--photos 8] [--repeats 7]
 """
 
 import argparse
@@ -54,7 +54,7 @@ def bare(model: sal.Model, images: Tensor, counted: dict[str, list[int]]) -> Non
 def main() -> None:
     """One row a metric."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=2, help="photographs judged together")
+    parser.add_argument("--photos", type=int, default=8, help="photographs judged together")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each case")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
