@@ -21,7 +21,7 @@ from contextlib import nullcontext
 import torch, salience as sal
 from salience.core import memory
 if sys.argv[1] == "free":
-    memory.kept_memory.mallopt = None
+    memory.kept_memory.library = None
 model = sal.load_model()
 images, targets = torch.rand(10, 3, 224, 224), torch.zeros(10, dtype=torch.int64)
 with model.frozen():
