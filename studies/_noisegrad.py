@@ -32,7 +32,7 @@ from salience.studies.comparison import compare
 from salience.studies.tuned import Tuning
 from salience.studies.tuning import tune
 from salience.training.architecture import list_architectures
-from salience.training.folder import read_json
+from salience.training.folder import read_training
 from salience.zoo.models import WEIGHTS
 
 warnings.simplefilter("ignore", CollapseWarning)  # what strong noise does is what is studied; worker processes import this file too
@@ -170,7 +170,7 @@ def command(architecture: str) -> str:
 def card(name: str) -> dict[str, Any] | None:
     """What is known of a network that this project trained; None of others."""
     folder = name.removeprefix("trained:")
-    return read_json(Path(folder) / "card.json" if folder != name else WEIGHTS / f"{name}.json")
+    return read_training(Path(folder) / "card.json" if folder != name else WEIGHTS / f"{name}.json")
 
 
 def architecture(name: str) -> str:
