@@ -1,7 +1,7 @@
 """Freed memory kept for the next allocation, while passes through a network follow each other.
 
 The C library of Linux hands large blocks and the free end of its heap back to the system as soon as they are freed; the
-next activations get them anew, zeroed page by page: on a CPU a tenth of the time of a gradient (`bench/quick.py`). Pages
+next activations get them anew, zeroed page by page: on a CPU a seventh of the time of a gradient (`bench/quick.py`). Pages
 of 2 MB instead of 4 KB save a little more where Linux gives them to those who ask ("madvise" in
 /sys/kernel/mm/transparent_hugepage/enabled): the heap is grown by address space alone, and asks for them there.
 What a call has kept stays free in the process; ``ctypes.CDLL(None).malloc_trim(0)`` gives it back. Nothing of this
