@@ -165,6 +165,12 @@ class TestWords:
             "Deterministic; no sampling error.",
         ]
 
+    @pytest.mark.parametrize("value", [0.0, 0.25])
+    def test_a_map_without_differences_says_so(self, value):
+        """Grad-CAM of a class that nothing speaks for is zero everywhere: its overlay was a pale picture without a word."""
+        e = explanation(torch.full((1, 1, 5, 5), value), method="gradcam")
+        assert notes_of(e, 0, panels(e)[0].shown)[1] == f"The value is {value:g} everywhere: this map tells no pixel from another."
+
     def test_units_of_a_users_function(self):
         assert unit_of(explanation(torch.rand(1, 1, 5, 5), method="my_function")) == "explains the logit"
 

@@ -14,6 +14,7 @@ from salience.core import registry
 from salience.core.metric import UndefinedError
 from salience.core.similarity import VALUES_AT_ONCE, Similarity, list_similarities, similarity
 from salience.perturbations.rotation import Rotation
+from salience.similarities._rows import average_ranks
 from salience.similarities.cosine import Cosine
 from salience.similarities.ssim import SSIM
 
@@ -60,6 +61,17 @@ def test_spearman_with_more_ties_than_sixteen_bits_can_count():
     assert (a[1] == 0).sum() > 65536
     expected = [stats.spearmanr(x.flatten().numpy(), y.flatten().numpy()).statistic for x, y in zip(a.double(), b.double(), strict=True)]
     assert similarity("spearman", a, b).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ranks_of_values_of_every_kind(dtype):
+    """Both signs, both zeros, the smallest and largest numbers, and ties, beside scipy's."""
+    source = np.random.default_rng(0)
+    limits = np.finfo(np.float32)
+    odd = np.array([0.0, -0.0, limits.tiny, -limits.tiny, limits.smallest_subnormal, -limits.smallest_subnormal, limits.max, limits.min, 1.0, -1.0])
+    values = np.stack([np.concatenate([odd, odd, source.normal(size=500), source.integers(-5, 5, 500)]) for _ in range(3)]).astype(dtype)
+    values = source.permuted(values, axis=1)
+    assert (average_ranks(torch.from_numpy(values)).numpy() == stats.rankdata(values, axis=1)).all()
 
 
 def test_spearman_of_a_batch_is_not_slower_than_of_its_rows():

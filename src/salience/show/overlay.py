@@ -240,7 +240,9 @@ def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
     """The lines under the colour bar: what is shown, in which colours, how sure."""
     channels = ", channels summed" if e.maps.shape[1] > 1 else ""
     lines = [f"{e.method}: {unit_of(e)}{channels}"]
-    if view.scale.signed:
+    if view.values.min() == view.values.max():
+        colours = f"The value is {number(view.values.flat[0])} everywhere: this map tells no pixel from another."
+    elif view.scale.signed:
         colours = f"Signed: red speaks for the class, blue against it; full colour from the {PERCENTILE}th percentile of |value|."
     else:
         colours = f"Unsigned: darker is more; the scale ends at the {PERCENTILE}th percentile" + (f" and starts at the {100 - PERCENTILE:.1f}th." if view.scale.low else ".")
