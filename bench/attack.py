@@ -12,8 +12,8 @@ import torch
 import salience as sal
 from _photos import photographs
 from _timing import interleaved, ratio, report, spread
-from salience.attacks._optimiser import descend
-from salience.attacks.attack import Problem, without_denormals
+from salience.attacks._optimiser import descend, without_denormals
+from salience.attacks._problem import Problem
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.objective import shares

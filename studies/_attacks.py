@@ -17,7 +17,7 @@ from torch import Tensor
 import salience as sal
 from _common import Claim, Report, beyond, difference, load, mean_cell, network, plain, positive, progress
 from salience.attacks._judge import HELD_OUT
-from salience.attacks.attack import fixed_draws
+from salience.attacks._problem import fixed_draws
 from salience.core.draws import streams
 from salience.core.files import atomic
 from salience.core.objective import cosine_distance, shares

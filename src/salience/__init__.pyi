@@ -2,7 +2,8 @@
 
 __version__: str
 
-from .attacks.attack import Attack, Attacked, attack
+from .attacks.attack import Attack, attack
+from .attacks.attacked import Attacked
 from .attacks.centre_of_mass import CentreOfMass
 from .attacks.delta import Delta
 from .attacks.recolor import ReColor

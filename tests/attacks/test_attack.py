@@ -10,7 +10,7 @@ from torch import nn
 import salience as sal
 from salience.attacks._judge import Judge
 from salience.attacks._optimiser import Descent, composed, descend, penalised
-from salience.attacks.attack import Problem, fixed_draws, units
+from salience.attacks._problem import Problem, fixed_draws, units
 from salience.cli.attack import row_of
 from salience.core.classifier import Tape
 from salience.core.draws import streams
@@ -483,13 +483,13 @@ def test_denormal_numbers_stay_flushed_where_they_were(net, pictures):
 
 def test_perceptual_distance_is_null_only_where_it_cannot_be_had(net, pictures, monkeypatch):
     found = sal.Attack(steps=1).run(net, pictures, random_draws=0)
-    monkeypatch.setattr("salience.attacks.attack.LPIPS", lambda: lambda first, second: (first - second).abs().flatten(1).sum(1))
+    monkeypatch.setattr("salience.attacks.attacked.LPIPS", lambda: lambda first, second: (first - second).abs().flatten(1).sum(1))
     assert torch.equal(found.lpips, (found.images - found.perturbed).abs().flatten(1).sum(1))
 
     def missing(first, second):
         raise sal.InputError("There are no weights.")
 
-    monkeypatch.setattr("salience.attacks.attack.LPIPS", lambda: missing)
+    monkeypatch.setattr("salience.attacks.attacked.LPIPS", lambda: missing)
     assert found.lpips is None
 
 

@@ -5,18 +5,19 @@ import functools
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from salience.attacks._judge import Judge, check_differentiable, distances, is_random, map_aimed_at, not_differentiable
-from salience.attacks._optimiser import Descent, Parameters, composed, descend, joined, random_change, without_denormals
+from salience.attacks._judge import Judge, check_differentiable, distances, is_random, map_aimed_at
+from salience.attacks._optimiser import Descent, composed, descend, joined, random_change, without_denormals
+from salience.attacks._problem import Problem, fixed_draws
+from salience.attacks.attacked import Attacked
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
 from salience.core import registry
-from salience.core.classifier import Classifier, Tape
+from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
@@ -26,14 +27,8 @@ from salience.core.options import option
 from salience.core.perturbation import Perturbation
 from salience.core.registry import register
 from salience.core.threat import Threat, Threats
-from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
+from salience.core.types import Images, PerImage, Progress, Saliency, Targets
 from salience.explainers.gradient import Gradient
-from salience.perturb.relu import ReplaceReLU, softplus
-from salience.similarities.lpips import LPIPS
-from salience.similarities.ssim import SSIM
-
-USUAL_SD = 0.2
-"""Standard deviation, in [0, 1] units, by which the networks divide for which `beta` is given: CIFAR's, and nearly ImageNet's."""
 
 RANDOM_DRAWS = 20
 """Random changes of the same budget that an attack is compared with."""
@@ -231,205 +226,6 @@ class Run(NamedTuple):
         """For each image the better of two runs: a kept class before all."""
         better = torch.where(later.kept == self.kept, later.value < self.value, later.kept)
         return Run(later.found.after(self.found, better), torch.where(better, later.kept, self.kept), torch.where(better, later.value, self.value))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is made small for a few images that go through the network together.
-
-    Attributes:
-        attack: Its options.
-        view: The network, with the score bound.
-        images: As they are, (n, c, h, w).
-        targets: Class explained, (n,).
-        clean: Shares of their maps.
-        aim: Shares of the maps aimed at, if there are any.
-        streams: Where each image takes its randomness from.
-        known: By beta, what the smoothed network says of the images as they are: filled when it is asked for.
-    """
-
-    attack: Attack
-    view: Classifier
-    images: Images
-    targets: Targets
-    clean: Saliency
-    aim: Saliency | None
-    streams: list[Stream]
-    known: dict[float, Tensor] = field(default_factory=dict)
-
-    @property
-    def objective(self) -> Objective:
-        """What is aimed at."""
-        assert self.attack.objective is not None  # chosen by `aiming`
-        return self.attack.objective
-
-    def start(self, random: bool) -> Parameters:
-        """Where a run begins: at no change, or at a random one that uses every budget."""
-        threats = self.attack.threats
-        return composed(threats, self.images, random_change(threats, self.images, self.streams, 0))[1] if random else [threat.start(self.images) for threat in threats]
-
-    def loss(self, images: Images, step: int) -> PerImage:
-        """The objective on the maps of the smoothed network, and the change of its probabilities."""
-        attack = self.attack
-        view = self.view.using(tape=Tape(self.view.images_at_once(images.shape[-2:])))
-        own = [stream.at("attack", 0 if attack.fixed else step) for stream in self.streams]
-        with self.smoothed(step):
-            made = attack.method.attribute(view, images, self.targets, own)
-            outputs = made.outputs
-            if attack.output_weight and (outputs is None or not outputs.requires_grad):
-                outputs = view(images)  # type: ignore[operator]  # a Model
-        loss = self.objective.loss(shares(made.maps), self.clean, self.aim)
-        if not attack.output_weight:
-            return loss
-        return loss + attack.output_weight * (self.view.as_probabilities(outputs) - self.probabilities(step)).square().sum(1)
-
-    def smoothed(self, step: int) -> ReplaceReLU:
-        """The network smoothed as in this step."""
-        beta = self.beta(step)
-        return ReplaceReLU(lambda inputs, ceiling: softplus(inputs, ceiling, beta), leaky=True)
-
-    def probabilities(self, step: int) -> Tensor:
-        """Those of the images as they are, by the same smoothed network: the ones of the network itself differ, which is no change of the image's."""
-        beta = self.beta(step)
-        if beta not in self.known:
-            with self.smoothed(step):
-                self.known[beta] = self.view.as_probabilities(self.view.outputs(self.images))
-        return self.known[beta]
-
-    def check(self, number: int) -> None:
-        """Refuse maps whose derivative cannot be followed, where an attack would stand still and look like robustness.
-
-        Args:
-            number: Of the first image, for the message.
-
-        Raises:
-            InputError: If the objective has no slope anywhere at a random change of the images, or one that is not finite there or where the run begins.
-        """
-        start, random = (composed(self.attack.threats, self.images, self.start(random))[0] for random in (False, True))
-        slopes = [self.slope(start), self.slope(random)]
-        for slope in slopes:
-            bad = [] if slope is None else (~slope.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
-            if bad:
-                raise InputError(
-                    f"The derivative of the maps of {self.attack.method} is not finite at image {number + bad[0] + 1}, so they cannot be attacked: "
-                    f"look in {self.view.name} (or the method) for a division by 0, or a root or norm of 0, and keep it above 0."
-                )
-        if slopes[1] is None or not slopes[1].any():
-            method = self.attack.method
-            plain = dataclasses.replace(self, attack=dataclasses.replace(self.attack, method=Gradient())).slope(random)
-            if plain is None or not plain.any():
-                raise InputError(
-                    f"The maps of {method} have no slope, since the activations of {self.view.name} have no second derivative: write them as ReLU, ReLU6, LeakyReLU or PReLU, which an attack smooths."
-                )
-            raise not_differentiable(method)
-
-    def slope(self, images: Images) -> Images | None:
-        """The derivative of the objective alone by the images; None where it does not depend on them."""
-        alone = dataclasses.replace(self, attack=dataclasses.replace(self.attack, output_weight=0.0))
-        images = images.detach().requires_grad_(True)
-        with torch.enable_grad():
-            total = alone.loss(images, 0).sum()
-            return torch.autograd.grad(total, images, allow_unused=True)[0] if total.requires_grad else None
-
-    def beta(self, step: int) -> float:
-        """The sharpness in this step: constant, or growing geometrically."""
-        first, last = self.attack.beta[0], self.attack.beta[-1]
-        return units(self.view) * first * (last / first) ** (step / max(self.attack.steps - 1, 1))
-
-
-def fixed_draws(sources: Sequence[Stream]) -> list[Stream]:
-    """The draws that the first run of a `fixed` attack sees in every step."""
-    return [stream.at(0).at("attack", 0) for stream in sources]
-
-
-def units(model: Classifier) -> float:
-    """What `beta` is multiplied by: 1 for networks that divide pictures by their sd, less for those that take larger numbers.
-
-    A softplus of beta 100 in a network that takes pictures from 0 to 255 is a ReLU again, and hides the second derivatives.
-    """
-    return min(1.0, float((model.std / model.value_range).mean()) / USUAL_SD)  # type: ignore[attr-defined]  # a Model
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What an attack came to, measured on the network itself. All tensors are on the CPU.
-
-    Attributes:
-        attack: The attack.
-        images: As they were, (n, c, h, w).
-        perturbed: As they are now.
-        targets: Class explained, (n,).
-        labels: Its names.
-        predictions: Predicted classes before and after, (n,) each.
-        probability: Of the class explained, before and after.
-        maps: Before and after, (n, c, h, w); for random methods from draws that the attack has not seen.
-        aim: Shares of the map aimed at, (n, h, w); None without one.
-        budget: For each threat what it used, (n,).
-        flow: The spatial flow (n, h, w, 2), if that threat was there.
-        distance_to_target: Cosine distance to the map aimed at, before and after; None without one.
-        distance_to_original: Cosine distance of the maps before and after.
-        random_distance_to_target: What random changes of the same budget reach, the median.
-        random_distance_to_original: Likewise.
-        own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
-            that the attack was made with, which flatter it; else None.
-        history: The loss before each step, (steps, n).
-        blind: In how many steps, of all runs, a part of the gradient was not finite and was taken for 0, (n,): where it is not 0, the attack was weaker than it could be.
-        model: Name of the network.
-        weights: Hash of its weights.
-    """
-
-    attack: Attack
-    images: Images
-    perturbed: Images
-    targets: Targets
-    labels: list[str]
-    predictions: tuple[Tensor, Tensor]
-    probability: tuple[Tensor, Tensor]
-    maps: tuple[Maps, Maps]
-    aim: Saliency | None
-    budget: dict[str, PerImage]
-    flow: Tensor | None
-    distance_to_target: tuple[PerImage, PerImage] | None
-    distance_to_original: PerImage
-    random_distance_to_target: PerImage | None
-    random_distance_to_original: PerImage | None
-    own_draws: PerImage | None
-    history: Tensor
-    blind: Tensor
-    model: str
-    weights: str
-
-    @property
-    def class_kept(self) -> Tensor:
-        """Whether the predicted class is the same as before, (n,)."""
-        return self.predictions[0] == self.predictions[1]
-
-    @property
-    def ssim(self) -> PerImage:
-        """Structural similarity of the images before and after, (n,)."""
-        return SSIM()(self.images, self.perturbed)
-
-    @property
-    def lpips(self) -> PerImage | None:
-        """Perceptual distance of the images before and after, (n,); None where its network's weights are not at hand."""
-        try:
-            return LPIPS()(self.images, self.perturbed)
-        except InputError:  # it never downloads, and says so; nothing else can be wrong with these images
-            return None
-
-    @property
-    def fall(self) -> PerImage | None:
-        """By what share the distance to the map aimed at fell, (n,); NaN where it was 0."""
-        return None if self.distance_to_target is None else _fall(*self.distance_to_target)
-
-    @property
-    def random_fall(self) -> PerImage | None:
-        """By what share random changes made it fall."""
-        return None if self.distance_to_target is None or self.random_distance_to_target is None else _fall(self.distance_to_target[0], self.random_distance_to_target)
-
-
-def _fall(before: PerImage, after: PerImage) -> PerImage:
-    return torch.where(before > 0, 1 - after / before, torch.nan)
 
 
 def attack(

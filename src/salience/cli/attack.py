@@ -16,7 +16,8 @@ from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
-    from salience.attacks.attack import Attack, Attacked
+    from salience.attacks.attack import Attack
+    from salience.attacks.attacked import Attacked
     from salience.core.model import Model
 
 EXAMPLES = """[bold]Examples[/bold]

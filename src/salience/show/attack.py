@@ -4,7 +4,7 @@ import matplotlib.figure
 import numpy as np
 from torch import Tensor
 
-from salience.attacks.attack import Attacked
+from salience.attacks.attacked import Attacked
 from salience.core.objective import shares
 from salience.show.colour import AGAINST, FOR, HEAT, Scale
 from salience.show.figures import Grid

@@ -1,0 +1,97 @@
+"""What an attack came to."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from salience.core.errors import InputError
+from salience.core.types import Images, Maps, PerImage, Saliency, Targets
+from salience.similarities.lpips import LPIPS
+from salience.similarities.ssim import SSIM
+
+if TYPE_CHECKING:
+    from salience.attacks.attack import Attack
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack came to, measured on the network itself. All tensors are on the CPU.
+
+    Attributes:
+        attack: The attack.
+        images: As they were, (n, c, h, w).
+        perturbed: As they are now.
+        targets: Class explained, (n,).
+        labels: Its names.
+        predictions: Predicted classes before and after, (n,) each.
+        probability: Of the class explained, before and after.
+        maps: Before and after, (n, c, h, w); for random methods from draws that the attack has not seen.
+        aim: Shares of the map aimed at, (n, h, w); None without one.
+        budget: For each threat what it used, (n,).
+        flow: The spatial flow (n, h, w, 2), if that threat was there.
+        distance_to_target: Cosine distance to the map aimed at, before and after; None without one.
+        distance_to_original: Cosine distance of the maps before and after.
+        random_distance_to_target: What random changes of the same budget reach, the median.
+        random_distance_to_original: Likewise.
+        own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
+            that the attack was made with, which flatter it; else None.
+        history: The loss before each step, (steps, n).
+        blind: In how many steps, of all runs, a part of the gradient was not finite and was taken for 0, (n,): where it is not 0, the attack was weaker than it could be.
+        model: Name of the network.
+        weights: Hash of its weights.
+    """
+
+    attack: "Attack"
+    images: Images
+    perturbed: Images
+    targets: Targets
+    labels: list[str]
+    predictions: tuple[Tensor, Tensor]
+    probability: tuple[Tensor, Tensor]
+    maps: tuple[Maps, Maps]
+    aim: Saliency | None
+    budget: dict[str, PerImage]
+    flow: Tensor | None
+    distance_to_target: tuple[PerImage, PerImage] | None
+    distance_to_original: PerImage
+    random_distance_to_target: PerImage | None
+    random_distance_to_original: PerImage | None
+    own_draws: PerImage | None
+    history: Tensor
+    blind: Tensor
+    model: str
+    weights: str
+
+    @property
+    def class_kept(self) -> Tensor:
+        """Whether the predicted class is the same as before, (n,)."""
+        return self.predictions[0] == self.predictions[1]
+
+    @property
+    def ssim(self) -> PerImage:
+        """Structural similarity of the images before and after, (n,)."""
+        return SSIM()(self.images, self.perturbed)
+
+    @property
+    def lpips(self) -> PerImage | None:
+        """Perceptual distance of the images before and after, (n,); None where its network's weights are not at hand."""
+        try:
+            return LPIPS()(self.images, self.perturbed)
+        except InputError:  # it never downloads, and says so; nothing else can be wrong with these images
+            return None
+
+    @property
+    def fall(self) -> PerImage | None:
+        """By what share the distance to the map aimed at fell, (n,); NaN where it was 0."""
+        return None if self.distance_to_target is None else _fall(*self.distance_to_target)
+
+    @property
+    def random_fall(self) -> PerImage | None:
+        """By what share random changes made it fall."""
+        return None if self.distance_to_target is None or self.random_distance_to_target is None else _fall(self.distance_to_target[0], self.random_distance_to_target)
+
+
+def _fall(before: PerImage, after: PerImage) -> PerImage:
+    return torch.where(before > 0, 1 - after / before, torch.nan)

@@ -1,0 +1,157 @@
+"""The functions that `quick` puts in the place of torch's: as much of a backward pass as a gradient of the image needs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[int, int]
+How = tuple[Pair, Pair, Pair, int]
+"""Stride, padding, dilation and groups of a convolution."""
+
+
+def where_one_arrives(backward: Callable) -> Callable:
+    """A backward pass that is made only if there is a gradient: zeros in its place would hide that a network, a quantised one say, has none. The forward pass must call ``set_materialize_grads(False)``."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor | None) -> Any:
+        return (None,) * 8 if gradients[0] is None else backward(ctx, *gradients)  # torch takes more than there are inputs
+
+    return checked
+
+
+OWNED = "salience_owned"
+"""Attribute of a new gradient that goes nowhere but to a `ClampInPlace`."""
+
+
+class Affine(torch.autograd.Function):
+    """``x * scale + shift`` with a gradient for x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Keep the scale only. In bfloat16 the sum is done by torch's batch norm, which takes its constants in float32."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(scale.to(x.dtype))
+        if x.dtype != scale.dtype:
+            return torch.batch_norm(x, scale.flatten(), shift.flatten(), torch.zeros_like(shift).flatten(), torch.ones_like(scale).flatten(), False, 0.0, 0.0, False)
+        return torch.addcmul(shift, x, scale)
+
+    @staticmethod
+    @where_one_arrives
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient times the scale."""
+        (scale,) = ctx.saved_tensors
+        return gradients[0] * scale, None, None
+
+
+class ClampInPlace(torch.autograd.Function):
+    """Clamp in place; the output says where the gradient passes, so the input need not be kept. A gradient that nobody else reads is changed in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        """Keep the output only."""
+        ctx.set_materialize_grads(False)
+        x.clamp_(low, high)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.bounds = (low, high)
+        return x
+
+    @staticmethod
+    @where_one_arrives
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient strictly between the bounds, as torch's own hardtanh has it."""
+        (output,), gradient = ctx.saved_tensors, gradients[0]
+        if getattr(gradient, OWNED, False) and not torch.is_grad_enabled():
+            return torch.ops.aten.hardtanh_backward.grad_input(gradient, output, *ctx.bounds, grad_input=gradient), None, None
+        return torch.ops.aten.hardtanh_backward(gradient, output, *ctx.bounds), None, None
+
+
+class Padded(torch.autograd.Function):
+    """Zeros around a picture; the gradient is the middle of the one outside, without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        """Each value is written once; torch writes all zeros first."""
+        ctx.set_materialize_grads(False)
+        height, width = x.shape[2:]
+        ctx.rows, ctx.columns = slice(top, top + height), slice(left, left + width)
+        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        padded = torch.empty((*x.shape[:2], top + height + bottom, left + width + right), dtype=x.dtype, device=x.device, memory_format=form)
+        padded[:, :, ctx.rows, ctx.columns] = x
+        for edge in (padded[:, :, :top], padded[:, :, top + height :], padded[..., :left], padded[..., left + width :]):
+            edge.zero_()
+        return padded
+
+    @staticmethod
+    @where_one_arrives
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """The gradient of what was not added."""
+        return gradients[0][:, :, ctx.rows, ctx.columns], None, None, None, None
+
+
+class Convolved(torch.autograd.Function):
+    """A convolution with a gradient for x alone, as often as it is asked for: torch's own second derivative of a grouped one loops over the groups."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
+        """Keep the kernels, and x for its shape."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        ctx.how, ctx.clamped = how, isinstance(x.grad_fn, ClampInPlace._backward_cls)
+        return F.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    @where_one_arrives
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The transposed convolution of the gradient."""
+        x, weight = ctx.saved_tensors
+        transpose = Transposed.apply if torch.is_grad_enabled() else transposed  # most gradients are not differentiated again
+        gradient = transpose(gradients[0], x.detach(), weight, ctx.how)
+        if ctx.clamped:
+            setattr(gradient, OWNED, True)
+        return gradient, None, None, None
+
+
+class Transposed(torch.autograd.Function):
+    """From the gradient of a convolution's output to that of its input x, of which only the shape matters."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
+        """Keep the kernels."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight)
+        ctx.how = how
+        return transposed(gradient, x, weight, how)
+
+    @staticmethod
+    @where_one_arrives
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The convolution itself: both are linear."""
+        (weight,) = ctx.saved_tensors
+        return Convolved.apply(gradients[0], weight, None, ctx.how), None, None, None
+
+
+def transposed(gradient: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
+    """The gradient for the input. In bfloat16 on a CPU torch has fast code for depthwise convolutions, but not for their backward pass: there, `flipped`."""
+    stride, padding, dilation, groups = how
+    cropped = any(k - 1 < p for k, p in zip(weight.shape[2:], padding, strict=True))
+    single = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+    if single and not cropped and dilation == (1, 1) and x.device.type == "cpu" and weight.dtype == torch.bfloat16:
+        return flipped(gradient, x, weight, stride, padding)
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))[0]
+
+
+def flipped(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """The gradient, zeros between its pixels where the convolution strode, convolved with the flipped kernels: one kernel a channel."""
+    kernel = weight.shape[2:]
+    if stride != (1, 1):
+        rows, columns = (size + 2 * p - k + 1 for size, p, k in zip(x.shape[2:], padding, kernel, strict=True))
+        wide = torch.empty((*gradient.shape[:2], rows, columns), dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
+        wide[..., :: stride[0], :: stride[1]] = gradient
+        gradient = wide
+    around = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, len(weight))
