@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Annotated
 
 import typer
@@ -21,6 +21,9 @@ from salience.core.errors import InputError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C; newer versions of typer return it, older ones raise."""
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Variables by which the user may have said what threads do while they wait for each other."""
 
 app = typer.Typer(name="salience", rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 app.command(epilog=explain.EXAMPLES, no_args_is_help=False)(explain.explain)
@@ -57,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = typer.main.get_command(app)
+    waiting_asleep(os.environ)
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module=r"salience\.")
         warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}")
@@ -68,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             return _failed(error)
     return _failed(KeyboardInterrupt()) if code == INTERRUPTED else 0
+
+
+def waiting_asleep(environment: MutableMapping[str, str]) -> None:
+    """Have threads sleep while they wait, unless the user has said otherwise.
+
+    OpenMP's spin instead: beside another busy process they take the processor from the very thread they wait for (`bench/busy.py`
+    measures it). It is read once, when torch is loaded, so a library can leave this to its user alone.
+    """
+    if not any(name in environment for name in WAITING):
+        environment["OMP_WAIT_POLICY"] = "passive"
 
 
 def _failed(error: BaseException) -> int:
