@@ -122,6 +122,32 @@ class TestUndecided:
         assert np.isclose(view.reference, 0.702)
         assert view.undecided.tolist() == [[False, True, True, True, False]]
 
+    @pytest.mark.parametrize("level", [-5.0, 0.0, 0.001, 7.0])
+    @pytest.mark.parametrize("method", ["rise", "rise:samples=50", "smoothgrad:base=(rise:samples=50)"])
+    def test_masks_are_read_against_the_maps_mean(self, level, method):
+        """Against 0 a map of log-probabilities was blue where the class was, and one of probabilities changed its look with a few pixels."""
+        view = shown(explanation([[[[level + each for each in (-1.0, -0.1, 0.0, 0.1, 1.0)]]]], stderr=0.1, method=method))[0]
+        assert np.isclose(view.reference, level)
+        assert view.undecided.tolist() == [[False, True, True, True, False]]
+        assert view.scale.signed
+        assert np.isclose((view.scale.low + view.scale.high) / 2, level)
+        colours = view.scale.colour(view.values)[0]
+        assert warmth(colours[0]) < 0 < warmth(colours[-1])
+        assert view.scale.strength(view.values)[0] == pytest.approx([1, 0.1, 0, 0.1, 1], abs=0.02)
+
+    def test_squares_of_maps_of_masks_are_not(self):
+        view = shown(explanation([[[[0.0, 1.0, 2.0]]]], stderr=0.1, method="vargrad:base=(rise:samples=50)"))[0]
+        assert view.reference == 0
+        assert not view.scale.signed
+
+    def test_an_error_that_all_pixels_share_leaves_none_undecided(self):
+        """The blocks differ in their level alone: pixels stand out of the map as surely as if there were no error."""
+        pattern, levels = torch.tensor([[[[-1.0, 0.0, 1.0]]]]), torch.linspace(-3, 3, 20).view(20, 1, 1, 1, 1)
+        e = explanation(pattern, stderr=2.0, method="rise", blocks=pattern + levels, counts=torch.full((20, 1), 5.0))
+        view = shown(e)[0]
+        assert view.undecided.tolist() == [[False, True, False]]
+        assert np.allclose(view.stderr, 2.0)
+
     def test_the_error_of_the_channel_sum_comes_from_the_blocks(self, conv, photos):
         e = sal.explain("smoothgrad:samples=12", conv, photos)
         assert np.allclose(shown(e)[1].stderr, e.saliency_stderr("sum")[1])

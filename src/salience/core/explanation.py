@@ -132,11 +132,22 @@ class Explanation:
         Raises:
             InputError: If the method is deterministic, or the explanation was saved without its blocks.
         """
+        return self.stderr_of(lambda maps: reduce(maps, how))
+
+    def stderr_of(self, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+        """Standard error of any statistic of the maps, by a jackknife over blocks of draws, (n, ...).
+
+        Args:
+            statistic: From maps (..., c, h, w) to what is wanted of each, (..., *rest).
+
+        Raises:
+            InputError: As `saliency_stderr`.
+        """
         blocks, counts = self._blocks()
         weights = counts.to(blocks)[..., None, None, None]
         total = weights.sum(0)
         without = (total * self.maps - weights * blocks) / (total - weights)
-        return jackknife(reduce(self.maps, how), reduce(without, how), counts)[0]
+        return jackknife(statistic(self.maps), statistic(without), counts)[0]
 
     def _blocks(self) -> tuple[Tensor, Tensor]:
         """The estimates of blocks of draws and how many draws are in each, if they are there."""

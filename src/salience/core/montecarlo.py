@@ -187,11 +187,12 @@ def relative_error(maps: Tensor, stderr: Tensor) -> PerImage:
     """Mean standard error of a map as a share of the map's own spread.
 
     The spread is the standard deviation over the map's values with the variance of the noise taken
-    off; where nothing is left the error is infinite.
+    off; where nothing is left, or no more than float32 rounds, the error is infinite.
     """
-    noise = stderr.flatten(1)
-    signal = maps.flatten(1).var(1, correction=0) - noise.square().mean(1)
-    return torch.where(signal > 0, noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf)
+    values, noise = maps.flatten(1).double(), stderr.flatten(1).double()
+    signal = values.var(1, correction=0) - noise.square().mean(1)
+    rounding = torch.finfo(torch.float32).eps * values.abs().amax(1)
+    return torch.where(signal > rounding.square(), noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf).float()
 
 
 def reached(estimate: Estimate, tolerance: float) -> Tensor:

@@ -33,6 +33,11 @@ def reduce(maps: Float[Tensor, "*lead c h w"], how: str) -> Float[Tensor, "*lead
     return REDUCTIONS[how](maps)
 
 
+def less_mean(maps: Float[Tensor, "*lead c h w"]) -> Float[Tensor, "*lead c h w"]:
+    """The pattern of maps: each less its mean over all its values."""
+    return maps - maps.mean((-3, -2, -1), keepdim=True)
+
+
 def one_channel(maps: Float[Tensor, "*lead c h w"], how: str | None = None) -> Float[Tensor, "*lead h w"]:
     """Maps with one channel as metrics take them: as they are if they have one, else reduced (by default ``abs_sum``)."""
     return maps.squeeze(-3) if how is None and maps.shape[-3] == 1 else reduce(maps, how or "abs_sum")

@@ -20,7 +20,7 @@ from salience.perturb.fills import Fill, filled
 from salience.perturb.masks import RandomMasks
 
 
-@register("explainer", "rise", signed=True, stochastic=True, needs_gradient=False, unit="{score}", cites="Petsiuk et al. 2018")
+@register("explainer", "rise", signed=True, stochastic=True, needs_gradient=False, unit="{score}", neutral="mean", cites="Petsiuk et al. 2018")
 class Rise(MonteCarlo):
     """The mean score of the image under random masks that show a pixel: S(x) = E[f(I M + fill (1 - M)) M(x)] / keep.
 

@@ -1,6 +1,7 @@
 """From map values to colours: scales, colour maps, and which pixels are within their error of nothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ import torch
 from salience.core import registry
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
+from salience.core.reduction import less_mean
+from salience.core.spec import build
 
 PERCENTILE = 99.5
 """Share of pixels within the colour scale, in percent: single extreme pixels do not set it."""
@@ -38,7 +41,7 @@ class Scale:
     Attributes:
         low: Value of the first colour.
         high: Value of the last colour.
-        signed: Whether the colours diverge from zero in the middle.
+        signed: Whether the colours diverge from the middle, the value that says nothing.
         colours: Anchors of the colour map, evenly spaced.
     """
 
@@ -55,20 +58,22 @@ class Scale:
 
     def strength(self, values: np.ndarray) -> np.ndarray:
         """How far along the scale values are, from 0 (nothing) to 1 (full colour)."""
-        base = 0.0 if self.signed else self.low
+        base = (self.low + self.high) / 2 if self.signed else self.low
         return np.clip(np.abs(values - base) / (self.high - base), 0, 1)
 
 
-def scale_of(values: np.ndarray, *, signed: bool) -> Scale:
-    """The colour scale of a map: symmetric about zero if it is signed, else from its bottom to its top.
+def scale_of(values: np.ndarray, *, signed: bool, middle: float = 0.0) -> Scale:
+    """The colour scale of a map: symmetric about its middle if it is signed, else from its bottom to its top.
 
     Args:
         values: The map, any shape.
         signed: Whether it is shown in diverging colours.
+        middle: The value that says nothing, of a signed map.
     """
     if signed:
-        limit = _positive(np.percentile(np.abs(values), PERCENTILE), values)
-        return Scale(-limit, limit, True, AGAINST + FOR[1:])
+        distance = np.abs(values - middle)
+        limit = _positive(np.percentile(distance, PERCENTILE), distance)
+        return Scale(middle - limit, middle + limit, True, AGAINST + FOR[1:])
     high = _positive(np.percentile(values, PERCENTILE), values)
     low = float(np.percentile(values, 100 - PERCENTILE))
     return Scale(low if OFFSET * high < low < high else 0.0, high, False, HEAT)
@@ -96,6 +101,25 @@ def is_signed(e: Explanation) -> bool:
     return bool((e.maps < 0).any()) and not noisy_zero
 
 
+def about_its_mean(e: Explanation) -> bool:
+    """Whether a value says nothing where it is the map's mean, not where it is 0: of masks that show a pixel, for example, scores are left whatever it is."""
+    return facts(e).get("signed") is not False and declared(e, "neutral") == "mean"
+
+
+def declared(e: Explanation, fact: str) -> Any:
+    """What was declared of the method, or else of the nearest method within it that declares it; None if none does."""
+    try:
+        explainer = build("explainer", e.method)
+    except InputError:  # a user's own function
+        return None
+    while explainer is not None:
+        found = registry.facts_of(type(explainer)).get(fact)
+        if found is not None:
+            return found
+        explainer = getattr(explainer, "base", None)
+    return None
+
+
 def facts(e: Explanation) -> dict:
     """What was declared of the method when it was registered; nothing for a user's own function."""
     name, _, rest = e.method.partition(":")
@@ -112,7 +136,7 @@ class Shown:
         values: The map, its channels summed.
         stderr: Its standard error; None if the method is deterministic, or the error of the sum is not known.
         undecided: Pixels whose interval includes `reference`; None where there is no error.
-        reference: Zero; for an unsigned map far from zero, its mean.
+        reference: The value that says nothing: zero; the mean of a map that is read against its mean, or of an unsigned one far from zero.
         scale: The colours.
     """
 
@@ -126,14 +150,15 @@ class Shown:
 def shown(e: Explanation) -> list[Shown]:
     """What is drawn of each image: the map summed over its channels, and which pixels its error leaves open."""
     values, errors = e.saliency("sum").double().numpy(), _errors(e)
-    signed = is_signed(e)
+    centred = about_its_mean(e)
+    signed = centred or is_signed(e)
+    distances = e.stderr_of(lambda maps: less_mean(maps).sum(-3)).double().numpy() if centred and e.stderr is not None and e.blocks is not None else errors
     found = []
     for index, each in enumerate(values):
-        scale = scale_of(each, signed=signed)
-        reference = 0.0 if signed or scale.low <= 0 else float(each.mean())
-        error = None if errors is None else errors[index]
-        undecided = None if error is None else ~(np.abs(each - reference) > _quantile(e, index) * error)
-        found.append(Shown(each, error, undecided, reference, scale))
+        scale = scale_of(each, signed=signed, middle=float(each.mean()) if centred else 0.0)
+        reference = float(each.mean()) if centred or (not signed and scale.low > 0) else 0.0
+        undecided = None if distances is None else ~(np.abs(each - reference) > _quantile(e, index) * distances[index])
+        found.append(Shown(each, None if errors is None else errors[index], undecided, reference, scale))
     return found
 
 

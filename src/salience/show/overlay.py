@@ -12,12 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
-from salience.core.registry import facts_of
-from salience.core.spec import build
-from salience.show.colour import LEVEL, PERCENTILE, Scale, Shown, facts, shown
+from salience.show.colour import LEVEL, PERCENTILE, Scale, Shown, about_its_mean, declared, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -242,6 +239,9 @@ def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
     lines = [f"{e.method}: {unit_of(e)}{channels}"]
     if view.values.min() == view.values.max():
         colours = f"The value is {number(view.values.flat[0])} everywhere: this map tells no pixel from another."
+    elif about_its_mean(e):
+        middle = number(view.reference)
+        colours = f"Red is above the map's mean, {middle}, and speaks for the class, blue is below it and speaks against it; full colour from the {PERCENTILE}th percentile of the distance."
     elif view.scale.signed:
         colours = f"Signed: red speaks for the class, blue against it; full colour from the {PERCENTILE}th percentile of |value|."
     else:
@@ -254,15 +254,8 @@ def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
 def unit_of(e: Explanation) -> str:
     """What the numbers are: the unit declared by the method or by its base, else the score alone."""
     score = e.score.replace("_", " ")
-    declared = facts(e).get("unit")
-    try:
-        explainer = build("explainer", e.method)
-        while declared is None and getattr(explainer, "base", None) is not None:
-            explainer = explainer.base
-            declared = facts_of(type(explainer)).get("unit")
-    except InputError:  # a user's own function
-        declared = None
-    return declared.format(score=score) if declared else f"explains the {score}"
+    unit = declared(e, "unit")
+    return unit.format(score=score) if unit else f"explains the {score}"
 
 
 def draws_of(e: Explanation, index: int) -> str:

@@ -29,8 +29,9 @@ from salience.core.errors import InputError
 from salience.core.explainer import Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
-from salience.core.montecarlo import jackknife, relative_error
+from salience.core.montecarlo import relative_error
 from salience.core.perturbation import Perturbation
+from salience.core.reduction import less_mean
 from salience.core.robustness import compared, one_channel, scaled
 from salience.core.types import Images, Saliency, Targets
 from salience.explainers._weight_noise import CollapseWarning
@@ -263,10 +264,7 @@ def _pattern_error(e: Explanation) -> float | None:
     """
     if e.blocks is None or e.counts is None or len(e.counts) < 2:
         return None
-    weights = e.counts.to(e.blocks)[..., None, None, None]
-    without = (weights.sum(0) * e.maps - weights * e.blocks) / (weights.sum(0) - weights)
-    pattern, partial_patterns = (maps - maps.mean((-3, -2, -1), keepdim=True) for maps in (e.maps, without))
-    return relative_error(pattern, jackknife(pattern, partial_patterns, e.counts)[0]).item()
+    return relative_error(less_mean(e.maps), e.stderr_of(less_mean)).item()
 
 
 def _alike(first: Saliency, second: Saliency) -> float:

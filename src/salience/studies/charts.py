@@ -238,7 +238,7 @@ def _shot(method: str, arrays: dict[str, np.ndarray], at: int, target: int) -> t
     )
     (panel,) = panels(e, ACROSS, ACROSS)
     scale = panel.scale
-    words = f"±{number(scale.high)}" if scale.signed else " to ".join(numbers([scale.low, scale.high]))
+    words = f"±{number(scale.high)}" if scale.low == -scale.high else " to ".join(numbers([scale.low, scale.high]))
     error, error_words = None, ""
     if stderr is not None:
         values = stderr[0].double().mean(0)
