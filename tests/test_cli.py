@@ -185,6 +185,14 @@ class TestExplain:
         (row,) = explained(CAT, "--method", "occlusion", "--model", "python:tiny_models:black_box")
         assert row["label"] in ("ant", "bee", "Egyptian cat", "dog", "eel")
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+    def test_a_name_that_is_no_text(self, explained, tmp_path):
+        name = os.fsdecode(b"caf\xe9.png")
+        Image.open(CAT).resize((60, 40)).save(tmp_path / "cat.png")
+        (tmp_path / "cat.png").rename(tmp_path / name)
+        (row,) = explained(tmp_path / name, "--method", "gradient")
+        assert Path(row["overlay"]).is_file()
+
     def test_table(self, run):
         code, out, err = run("explain", CAT, COFFEE, "--method", "gradient", "--method", "smoothgrad:samples=3", *TINY)
         assert (code, err) == (0, "")
@@ -266,7 +274,7 @@ class TestRefused:
                 r".+ returned NaN or infinite scores: check its weights, and that it takes images in \[0, 1\] with the given mean and std\.",
             ),
             (("--method", "gradient", "--model", "python:tiny_models:shapeless"), r".+ returned \(5,\) for 1 images: a classifier must return one row of scores per image, shape \(1, classes\)\."),
-            (("--method", "occlusion", "--method", "gradient", "--model", "python:tiny_models:black_box"), r"box is a black box, so .+"),
+            (("--method", "occlusion", "--method", "gradient", "--model", "python:tiny_models:black_box"), r"python:tiny_models:black_box is a black box, so .+"),
             (("--method", "occlusion", "--score", "logit", "--model", "python:tiny_models:black_box"), r"The score 'logit' needs a model that returns logits; .+"),
         ],
         ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else "",
@@ -364,6 +372,12 @@ class TestOtherCommands:
         assert code == 0
         assert re.search(r"samples +50 +draws of input noise", out)
         assert "It has no options." in run("list", "methods", "gradient")[1]
+
+    def test_members_of_a_family(self, run):
+        assert re.search(r"layer +none +name of the layer", run("list", "methods", "captum:DeepLift")[1])
+        assert "captum:DeepLift" in run("list", "methods", "captum:NAME")[1]
+        code, _, err = run("list", "methods", "captum:DeepLft")
+        assert (code, err) == (2, "Error: Unknown captum method 'DeepLft': did you mean DeepLift, DeepLiftShap, LayerDeepLift?\n")
 
     def test_models(self, run):
         listed = [json.loads(line) for line in run("list", "models", "--json")[1].splitlines()]

@@ -60,7 +60,7 @@ def test_a_black_box(run):
     assert (first["image"], first["passed"], first["figure"]) == (str(CAT), None, None)
     code, out, err = run(CAT, "--model", "python:tiny_models:black_box", "--method", "gradient")
     assert (code, out) == (2, "")
-    assert err == "Error: box is a black box, so it has no gradient and no layers: use rise, occlusion or lime, or give the network itself as sal.Model(module).\n"
+    assert err == "Error: python:tiny_models:black_box is a black box, so it has no gradient and no layers: use rise, occlusion or lime, or give the network itself as sal.Model(module).\n"
 
 
 def test_help(run, monkeypatch):

@@ -94,3 +94,15 @@ def test_a_black_box_that_is_a_classifier(images):
     box = sal.BlackBox(lambda x: x.mean((2, 3)).softmax(1))
     maps = quantus_explain_func("occlusion:window=8,stride=4")(box, images.numpy(), np.array([0, 1, 2]))
     assert np.isfinite(maps).all()
+
+
+@pytest.mark.parametrize("metric", ["FaithfulnessCorrelation", "PixelFlipping"])
+def test_metrics_that_ask_for_evaluation_mode(metric):
+    """They ask the model they are given, which is our wrapper."""
+    model, pictures = sal.load_model("cifar10-standard"), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"nr_runs": 3, "subset_size": 8, "return_aggregate": False} if metric == "FaithfulnessCorrelation" else {"features_in_step": 512}
+        judge = getattr(quantus, metric)(disable_warnings=True, display_progressbar=False, **options)
+        values = judge(model=model, x_batch=pictures.numpy(), y_batch=np.array([1, 3]), explain_func=quantus_explain_func("gradient"), device="cpu")
+    assert len(values) == 2

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import salience as sal
 
@@ -191,3 +192,15 @@ def test_another_class_without_a_forward_pass(photos):
         assert torch.allclose(other.maps, direct.maps, atol=1e-6), method
         assert other.record["images"] == direct.record["images"]
         assert other.targets.tolist() == [1, 1]
+
+
+def test_probabilities_taken_for_logits_are_warned_of(conv, photos):
+    """Another softmax would flatten them."""
+    softened = nn.Sequential(conv.module, nn.Softmax(1))
+    with pytest.warns(UserWarning, match=r"^The outputs of Sequential are positive and add up to 1, as probabilities do: if it ends in a softmax, make the model with outputs='probabilities'\.$"):
+        sal.explain("gradient", sal.Model(softened), photos)
+    sal.explain("gradient", sal.Model(softened, outputs="probabilities"), photos)  # warnings are errors
+
+
+def test_targets_as_tensors_of_one_number(conv, photos):
+    assert sal.explain("gradient", conv, photos, targets=[torch.tensor(1), torch.tensor(2)]).targets.tolist() == [1, 2]

@@ -149,11 +149,15 @@ def test_stopped_explanations_keep_their_counts(conv, photos, tmp_path):
     assert sal.Explanation.load(tmp_path / "map.npz").converged.tolist() == [True, True]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a zip", None])
+def test_missing_files(tmp_path):
+    with pytest.raises(sal.InputError, match=r"none\.npz does not exist: check the path\.$"):
+        sal.Explanation.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip"])
 def test_damaged_files(tmp_path, content):
     path = tmp_path / "bad.npz"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(sal.InputError, match=r"bad\.npz is not an explanation saved by salience \(\w+\): give a file written by e\.save\(\)\.$"):
         sal.Explanation.load(path)
 

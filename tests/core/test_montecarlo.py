@@ -104,6 +104,15 @@ def test_relative_error_takes_the_noise_off():
     assert relative_error(torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 5, 5)).item() == math.inf
 
 
+@pytest.mark.parametrize("level", [0.1, 0.3, 0.9, 1 / 3, -7.0])
+@pytest.mark.parametrize("error", [0.0, 1e-9, 1e-7])
+def test_a_map_that_is_the_same_everywhere_has_no_signal(level, error):
+    """In float32 the variance of equal values is not 0: such maps were called converged."""
+    even = torch.full((1, 1, 40, 40), level)
+    rounded = torch.where(torch.rand(even.shape, generator=torch.Generator().manual_seed(0)) < 0.5, even, torch.nextafter(even, torch.tensor(9.0)))
+    assert relative_error(torch.cat([even, rounded]), torch.full((2, 1, 40, 40), error)).tolist() == [math.inf, math.inf]
+
+
 def test_stopping_is_per_image_and_only_at_checkpoints():
     pattern = torch.arange(12.0).view(1, 3, 4)
     easy = pattern + 0.05 * torch.randn(900, 1, 1, 3, 4, generator=torch.Generator().manual_seed(1))

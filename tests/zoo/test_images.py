@@ -102,9 +102,18 @@ class TestKindsOfFiles:
         file = io.BytesIO()
         two_coloured.save(file, "PNG")
         array = np.asarray(two_coloured)
-        same = [loaded(source) for source in (two_coloured, array, array / 255.0, file.getvalue())]
+        file.seek(0)
+        same = [loaded(source) for source in (two_coloured, array, array / 255.0, file.getvalue(), bytearray(file.getvalue()), file)]
         assert all(torch.equal(same[0].as_subclass(torch.Tensor), each.as_subclass(torch.Tensor)) for each in same)
         assert loaded([array, two_coloured]).names == ["image 1", "image 2"]
+
+    def test_floats_from_0_to_1_keep_their_brightness(self, tmp_path):
+        """A float TIFF in [0, 1] was taken for one from 0 to 255, and was black."""
+        values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+        images = loaded(saved(Image.fromarray(values), tmp_path / "a.tif"))
+        assert np.allclose(images[0, 0].numpy(), values, atol=0.003)
+        wide = loaded(saved(Image.fromarray(values * 255), tmp_path / "b.tif"))
+        assert np.allclose(wide[0, 0].numpy(), values, atol=0.003)
 
     def test_a_grey_model_gets_one_channel(self, two_coloured, grey):
         assert sal.load_images(two_coloured, grey).shape == (1, 1, 20, 30)
@@ -133,6 +142,8 @@ class TestRefused:
     def test_truncated(self, tmp_path, name):
         path, whole = tmp_path / name, (PHOTOGRAPHS / name).read_bytes()
         path.write_bytes(whole[: len(whole) // 3])
+        with Image.open(path) as picture:
+            assert re.fullmatch(r"The picture given is damaged or cut off \(.+\): get a whole copy of the file\.", self.refusal(picture))
         assert re.fullmatch(rf"{re.escape(str(path))} is damaged or cut off \(.+\): get a whole copy of the file\.", self.refusal(path))
 
     @pytest.mark.parametrize("factor", [1.5, 3])
@@ -143,7 +154,9 @@ class TestRefused:
 
     def test_nothing_and_nonsense(self):
         assert self.refusal([]) == "There are no images: give at least one file."
-        assert self.refusal(3) == "An image is a path, a PIL image, a NumPy array or bytes, not int."
+        assert self.refusal(3) == "An image is a path, an open file, bytes, a PIL image or a NumPy array, not int."
+        assert self.refusal(torch.zeros(1, 3, 4, 4)).endswith("needs no loading, or give each image as .permute(1, 2, 0).numpy().")
+        assert re.fullmatch(r"x{300}\.png cannot be a file \(.+\): check the path\.", self.refusal("x" * 300 + ".png"))
         assert self.refusal(np.zeros((4, 4, 2), np.uint8)) == "An image array is (h, w), (h, w, 3) or (h, w, 4), not (4, 4, 2)."
         assert self.refusal(np.full((4, 4), 7.0)) == "An image array holds uint8, or floats in [0, 1]; this one is float64 from 7.0 to 7.0."
 

@@ -79,14 +79,19 @@ def test_python_factories(tmp_path, monkeypatch):
         "def net(): return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
         "def box(): return sal.BlackBox(lambda x: x.mean((2, 3)))\n"
         "def wrong(): return 3\n"
+        "def needy(width): return net()\n"
+        "def failing(): raise KeyError('weights')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("factories", None)
     assert isinstance(sal.load_model("python:factories:net"), sal.Model)
     assert isinstance(sal.load_model("python:factories:box"), sal.BlackBox)
+    assert sal.load_model("python:factories:box").name == "python:factories:box"
     for name, message in {
         "python:factories:wrong": r"^python:factories:wrong returned int: it must return a sal\.Model, a sal\.BlackBox or an nn\.Module\.$",
-        "python:factories:none": r"^python:factories:none does not work: .*\.$",
+        "python:factories:none": r"^python:factories:none does not work \(AttributeError: .*\): it must be a function that needs no arguments and returns the model\.$",
+        "python:factories:needy": r"^python:factories:needy does not work \(TypeError: .*\): it must be a function that needs no arguments and returns the model\.$",
+        "python:factories:failing": r"^python:factories:failing does not work \(KeyError: 'weights'\): it must be a function that needs no arguments and returns the model\.$",
         "python:nowhere:none": r"^The module nowhere cannot be imported \(.*\): run from its folder, or install it\.$",
         "python:os:name": r"^python:os:name is not a function but str: give a function that returns the model\.$",
         "python::x": r"^python::x should be python:package\.module:factory, where factory\(\) returns the model\.$",
@@ -104,6 +109,8 @@ def test_python_factories(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("efficientnet-lite9", r"^Unknown model 'efficientnet-lite9': did you mean efficientnet-lite\d.*\?$"),
+        ("resnet50", r"^Unknown model 'resnet50': did you mean .*torchvision:resnet50.*\?$"),
+        ("vit_tiny_patch16_224", r"^Unknown model 'vit_tiny_patch16_224': did you mean timm:vit_tiny_patch16_224\?$"),
         ("torchvision:resnet17", r"^Unknown torchvision model 'resnet17': did you mean resnet18.*\?$"),
         ("timm:resnet10x?pretrained=false", r"^Unknown timm model 'resnet10x': did you mean .*\?$"),
         ("timm:resnet10t?pretraind=false", r"^Unknown option of a model: 'pretraind': did you mean pretrained\?$"),
@@ -119,6 +126,42 @@ def test_bad_names(name, message):
 def test_bad_device():
     with pytest.raises(sal.InputError, match=r"^The device 'warp' cannot be used here \(.*\): use cpu\.$"):
         sal.load_model(device="warp")
+
+
+def test_a_device_without_values():
+    with pytest.raises(sal.InputError, match=r"^The device 'meta' cannot be used here \(.*\): use cpu\.$"):
+        sal.load_model(device="meta")
+
+
+def test_a_module_of_the_current_folder_comes_first(tmp_path, monkeypatch):
+    """Python itself has a module `test`."""
+    (tmp_path / "test.py").write_text("import torch\ndef ok(): return torch.nn.Flatten()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "test", raising=False)
+    assert isinstance(sal.load_model("python:test:ok"), sal.Model)
+    monkeypatch.delitem(sys.modules, "test")
+
+
+def test_models_by_name_are_in_evaluation_mode_themselves():
+    """Quantus asks the wrapper, not the network within."""
+    assert not sal.load_model("cifar10-standard").training
+    assert sal.Model(torch.nn.Flatten()).training
+    assert not sal.Model(torch.nn.Flatten().eval()).training
+
+
+def test_what_torch_prints_about_downloads_goes_to_standard_error(capsys, monkeypatch):
+    """It stood among the JSON."""
+    import torchvision.models as zoo
+
+    def loud(*arguments, **options):
+        sys.stdout.write("Downloading ...\n")
+        return make(*arguments, **options)
+
+    make = zoo.get_model
+    monkeypatch.setattr(zoo, "get_model", loud)
+    sal.load_model("torchvision:resnet18?pretrained=false")
+    assert capsys.readouterr() == ("", "Downloading ...\n")
 
 
 def test_bad_precision():

@@ -5,7 +5,6 @@
 import dataclasses
 import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,8 +69,6 @@ def attack(
 
     chosen = Attack(method=method, threat=threat, objective=objective, steps=steps, restarts=restarts, output_weight=output_weight, beta=convert(beta, tuple[float, ...], "beta"), fixed=fixed)
     chosen = dataclasses.replace(chosen, threat=_with_budgets(chosen, budget))
-    if model.startswith("python:"):
-        sys.path.append(str(Path.cwd()))
     network = load_model(model, device=device)
     if not isinstance(network, Model):
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")

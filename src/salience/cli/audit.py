@@ -4,7 +4,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -54,8 +53,6 @@ def audit(
     from salience.zoo.images import load_images
     from salience.zoo.models import load_model
 
-    if model.startswith("python:"):
-        sys.path.append(str(Path.cwd()))
     with progress() as report:
         report("loading the model", 0, None)
         classifier = load_model(model, device=device)

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG001  # --debug is read by `main`
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,8 +65,6 @@ def explain(
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     request = Request(images, out, method or [DEFAULT_METHOD], model, target or ["auto"], score, seed, samples, tolerance, fit, device, precision)
-    if model.startswith("python:"):
-        sys.path.append(str(Path.cwd()))
     rows = []
     with progress() as report:
         for row, _ in explain_files(request, report):

@@ -99,10 +99,15 @@ def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, l
     from rich.text import Text
 
     from salience.core.registry import entries
+    from salience.core.spec import build
 
     known = {key.replace("*", "NAME"): entry for key, entry in entries(kind).items()}
     if name is not None and name not in known:
-        raise unknown(word, name, known)
+        family = f"{name.partition(':')[0]}:NAME"
+        if family not in known:
+            raise unknown(word, name, known)
+        build(kind, name)  # says what is wrong with the member's name
+        name = family
     chosen = known if name is None else {name: known[name]}
     if as_json:
         for key, each in chosen.items():
@@ -126,6 +131,9 @@ def _show_options(entry: "Entry") -> None:
     from rich.text import Text
 
     console().print(Text(entry.summary), highlight=False)
+    if entry.name.endswith(":*"):
+        family = entry.name.removesuffix("*")
+        console().print(Text(f"Names: {', '.join(family + name for name in sorted(entry.cls.members()))}"), highlight=False)  # type: ignore[attr-defined]  # a Peer
     table = new_table("option", "default", "what it is")
     for field in dataclasses.fields(entry.cls):
         table.add_row(*map(Text, (field.name, _default(field), field.metadata.get("help", ""))))

@@ -3,7 +3,6 @@
 # ruff: noqa: ARG001  # --debug is read by `main`
 
 import json
-import sys
 import time
 import zipfile
 import zlib
@@ -65,8 +64,6 @@ def measure(
     if maps is not None and len(maps) not in (1, len(images)):
         raise InputError(f"{len(maps)} files of maps were given for {len(images)} images: give one for all, or one for each.")
     chosen = [Metric.from_value(each) for each in metric]
-    if model.startswith("python:"):
-        sys.path.append(str(Path.cwd()))
     classifier = load_model(model, device=device)
     table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
     try:

@@ -4,7 +4,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,6 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
     from salience.studies.work import comparisons
 
     study = read_study(file)
-    _find_modules()
     with progress() as report:
         found = planned(study, limit, report)
         seconds = estimate(found, report) if timed else {}
@@ -66,7 +64,6 @@ def run(
     if not given:
         raise InputError(f"A shard is written I/N, for example 2/8, not {shard!r}.")
     study = read_study(file)
-    _find_modules()
     with progress() as report:
         store = run_study(study, out, resume=resume, workers=workers, threads=threads, shard=(int(given[1]), int(given[2])), engine=engine, limit=limit, report=report)
     counts = dict(store.query("SELECT status, count(*) FROM results GROUP BY status")[1])
@@ -160,8 +157,3 @@ def merge(
 
     store = joined(folders, out)
     console().print(f"{len(store.complete())} units are in {out}.", highlight=False, markup=False)
-
-
-def _find_modules() -> None:
-    """Models by ``python:module:factory`` may lie in the folder where the command runs."""
-    sys.path.append(str(Path.cwd()))

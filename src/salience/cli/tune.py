@@ -3,7 +3,6 @@
 # ruff: noqa: ARG001  # --debug is read by `main`
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,8 +49,6 @@ def tune(
     from salience.studies.tuning_chart import chart
     from salience.zoo.models import load_model
 
-    if model.startswith("python:"):
-        sys.path.append(str(Path.cwd()))
     with progress() as report:
         report("loading the model", 0, None)
         classifier = load_model(model, device=device)

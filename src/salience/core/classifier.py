@@ -231,7 +231,7 @@ class Classifier:
         Raises:
             InputError: If there is no such class; the nearest names are offered.
         """
-        text = str(target).strip()
+        text = str(target.item() if isinstance(target, Tensor) and target.numel() == 1 else target).strip()
         if re.fullmatch("-?[0-9]+", text):
             if not 0 <= int(text) < classes:
                 raise InputError(f"Target {text} is out of range: {self.name} has classes 0 to {classes - 1}.")

@@ -7,6 +7,7 @@ import hashlib
 import numbers
 import platform
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -138,6 +139,7 @@ class Explainer(Options):
         with torch.inference_mode(False), model.frozen():
             images = images.clone()
             outputs = view.outputs(images)
+            warn_of_probabilities(outputs, model)
             indices = target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(self.prepare(view, images).using(progress=progress), images, indices, sources, tolerance)
         if tolerance is not None and done.estimate is None and DREW in done.notes:
@@ -335,6 +337,14 @@ def versions() -> dict[str, str]:
                 name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
                 found.setdefault(name, metadata.version(name))
     return found
+
+
+def warn_of_probabilities(outputs: Tensor, model: Classifier) -> None:
+    """Say so if what should be logits has every mark of probabilities, which another softmax would flatten."""
+    if not model.probabilities and not model.multilabel and outputs.shape[1] > 1 and outputs.min() >= 0 and ((outputs.sum(1) - 1).abs() < 1e-4).all():
+        warnings.warn(
+            f"The outputs of {model.name} are positive and add up to 1, as probabilities do: if it ends in a softmax, make the model with outputs='probabilities'.", UserWarning, stacklevel=3
+        )
 
 
 def hash_of(image: Tensor) -> str:

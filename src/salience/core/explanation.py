@@ -266,6 +266,8 @@ class Explanation:
             )
         except InputError:
             raise
+        except FileNotFoundError as error:
+            raise InputError(f"{path} does not exist: check the path.") from error
         except Exception as error:  # numpy raises many kinds for damaged files; each means the same to the user
             raise InputError(f"{path} is not an explanation saved by salience ({type(error).__name__}): give a file written by e.save().") from error
 

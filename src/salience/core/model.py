@@ -113,6 +113,7 @@ class Model(Classifier, nn.Module):
         self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
         self.precision = precision
         self.found = Found()
+        self.training = module.training
         parameter = next(module.parameters(), None)
         if parameter is not None and parameter.device.type == "meta":
             raise InputError(f"The weights of {self.name} are on the meta device, where they have no values: load them first.")

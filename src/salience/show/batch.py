@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from salience.core.classifier import Classifier
-from salience.core.errors import InputError
+from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation, finite
 from salience.core.files import atomic
@@ -27,7 +27,7 @@ from salience.core.types import Outputs
 from salience.explainers._input_noise import InputNoise
 from salience.explainers._layers import white_box
 from salience.show.overlay import overlay
-from salience.zoo.images import Photographs, load_images
+from salience.zoo.images import FITS, Photographs, check_path, load_images
 from salience.zoo.models import load_model
 
 TOGETHER = 8
@@ -114,6 +114,10 @@ def explain_files(request: Request, report: Report) -> Iterator[tuple[Row, Expla
         InputError: If anything asked for cannot be done.
     """
     explainers = _explainers(request)
+    for path in request.paths:
+        check_path(path)
+    if request.fit is not None and request.fit not in FITS:
+        raise unknown("fit", request.fit, FITS)
     report("loading the model", 0, None)
     model = load_model(request.model, device=request.device, precision=request.precision)
     groups = _groups(request, model, report)
@@ -240,8 +244,8 @@ def _explained(
 
 def _written(e: Explanation, stem: Path, image: str, label: str, probability: float, seconds: float) -> tuple[Row, Explanation]:
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("npz", "png")]
-    e.save(files[0])
     drawn = overlay(e, label=label)
+    e.save(files[0])
     with atomic(files[1]) as file:
         file.write(drawn)
     relative = e.relative_error

@@ -22,6 +22,11 @@ ACROSS = 360
 SQUARE = 300
 """Longest side of a panel of a contact sheet."""
 
+KEY = (
+    "Red speaks for the class, blue against it (with masks: above and below the map's mean); of maps without a sign darker is more; "
+    "grey: the 95% interval includes what says nothing."
+)
+
 MOST = 32
 """Rows of a figure at most: it is to be looked at."""
 
@@ -79,7 +84,7 @@ def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) 
     random = [column for column, e in enumerate(rows[0]) if e.stderr is not None][-1:]
     with drawing():
         heights = [row[0].picture.shape[0] / 100 for row in drawn]
-        grid = Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46)
+        grid = Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46, bottom=0.3)
         grid.heading, grid.caption = 14, 11.5
         for column, header in enumerate(["as the model saw it", *(_name(e) for e in rows[0]), *(f"error of {_name(rows[0][each])}" for each in random)]):
             grid.text(0, column, header)
@@ -95,6 +100,7 @@ def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) 
                     scale = error_scale(error)
                     grid.picture(place, len(row) + 1, each[column].error(scale))
                     grid.under(place, len(row) + 1, f"standard error, {number(scale.low)} (white) to {number(scale.high)}")
+        write(grid.figure, 1 - 2 * grid.gap / grid.across, grid.gap / grid.across, 0.12 / grid.down, KEY, size=grid.caption, color=INK)
         return to_png(grid.figure)
 
 
@@ -114,10 +120,10 @@ class Grid:
     heading = 10.0
     caption = 8.5
 
-    def __init__(self, kind: type, columns: int, heights: Sequence[float], width: float, *, above: float, below: float, top: float = 0.0) -> None:
+    def __init__(self, kind: type, columns: int, heights: Sequence[float], width: float, *, above: float, below: float, top: float = 0.0, bottom: float = 0.0) -> None:
         self.heights, self.width, self.above, self.below, self.top = heights, width, above, below, top
         self.across = columns * (width + self.gap) + self.gap
-        self.down = top + sum(heights) + len(heights) * (above + below) + self.gap / 2
+        self.down = top + sum(heights) + len(heights) * (above + below) + self.gap / 2 + bottom
         self.figure = kind(figsize=(self.across, self.down), dpi=100)
 
     def _corner(self, row: int, column: int) -> tuple[float, float]:

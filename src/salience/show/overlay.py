@@ -230,7 +230,8 @@ def title_of(e: Explanation, index: int, label: str | None = None) -> str:
 
 
 def _short(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
+    """The file's name, what is no text in it as question marks."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1].encode("utf-8", "replace").decode("utf-8")
 
 
 def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:

@@ -3,13 +3,11 @@
 import logging
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +48,6 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
 def _prepare(threads: int, parent: int) -> None:
     """In a new process: its threads; and it ends when the one that started it is gone, even killed."""
     torch.set_num_threads(threads)
-    sys.path.append(str(Path.cwd()))
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -18,6 +18,8 @@ from salience.core.geometry import Geometry
 
 FITS = ("crop", "squash", "pad")
 WHITE = (255, 255, 255)
+SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Image.Image, Tensor)
+"""What can be iterated over and is one picture all the same."""
 
 
 class Photographs(Tensor):
@@ -61,12 +63,12 @@ class Photographs(Tensor):
 def load_images(paths: Any, model: Classifier | None = None, fit: str | None = None) -> Photographs:
     """Photographs as the model takes them: float32 (n, c, h, w) in [0, 1], RGB, upright.
 
-    EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is
+    EXIF rotation is applied; grey, palette, CMYK, 16-bit and float pictures become 8-bit RGB; transparency is
     laid on white; of an animation the first frame is taken.
 
     Args:
-        paths: One or several of: path, PIL image, NumPy array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
-            of floats in [0, 1], encoded bytes.
+        paths: One or several of: path, open file, encoded bytes, PIL image, NumPy array (h, w), (h, w, 3) or (h, w, 4) of
+            uint8 or of floats in [0, 1].
         model: Gives size, channels and its own `fit`; without it pictures keep their size.
         fit: ``crop`` (resize the shorter side, cut the centre), ``squash`` (ignore the aspect ratio) or
             ``pad`` (whole picture, padded with the model's mean colour).
@@ -79,7 +81,7 @@ def load_images(paths: Any, model: Classifier | None = None, fit: str | None = N
     """
     if model is not None and not isinstance(model, Classifier):
         raise InputError(f"load_images takes the model itself, not {type(model).__name__}: give sal.load_model(name) or sal.Model(module).")
-    several = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike | np.ndarray | Image.Image) else [paths]
+    several = list(paths) if isinstance(paths, Iterable) and not (isinstance(paths, SINGLE) or hasattr(paths, "read")) else [paths]
     if not several:
         raise InputError("There are no images: give at least one file.")
     fit = fit or (model.fit if model is not None else "crop")
@@ -98,32 +100,52 @@ def _name(source: Any, number: int) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {number + 1}"
 
 
+def check_path(path: str | os.PathLike) -> None:
+    """Refuse what is no file, which needs no look inside.
+
+    Raises:
+        InputError: If it is a directory, or is not there.
+    """
+    what, place = os.fspath(path), Path(path)
+    try:
+        if place.is_dir():
+            raise InputError(f"{what} is a directory: give image files, for example {place / '*.jpg'}.")
+        if not place.exists():
+            raise InputError(f"{what} does not exist: check the path.")
+    except OSError as error:  # a name that no file system takes
+        raise InputError(f"{what} cannot be a file ({error.strerror}): check the path.") from error
+
+
 def _picture(source: Any) -> Image.Image:
     """Any source as an upright 8-bit RGB picture."""
     if isinstance(source, np.ndarray):
         return _flat(_from_array(source))
-    if isinstance(source, Image.Image):
-        return _flat(source)
-    if not isinstance(source, str | bytes | os.PathLike):
-        raise InputError(f"An image is a path, a PIL image, a NumPy array or bytes, not {type(source).__name__}.")
-    what = "The bytes given" if isinstance(source, bytes) else os.fspath(source)
-    if not isinstance(source, bytes):
-        path = Path(source)
-        if path.is_dir():
-            raise InputError(f"{what} is a directory: give image files, for example {path / '*.jpg'}.")
-        if not path.exists():
-            raise InputError(f"{what} does not exist: check the path.")
+    if isinstance(source, Tensor):
+        raise InputError(
+            "An image is a path, an open file, bytes, a PIL image or a NumPy array: a tensor (n, c, h, w) in [0, 1] of the model's size needs no loading, or give each image as .permute(1, 2, 0).numpy()."
+        )
+    if hasattr(source, "read"):
+        source = source.read()
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    if not isinstance(source, str | bytes | os.PathLike | Image.Image):
+        raise InputError(f"An image is a path, an open file, bytes, a PIL image or a NumPy array, not {type(source).__name__}.")
+    what = "The bytes given" if isinstance(source, bytes) else "The picture given" if isinstance(source, Image.Image) else os.fspath(source)
+    if isinstance(source, str | os.PathLike):
+        check_path(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            if isinstance(source, Image.Image):
+                return _flat(source)  # which reads it, if nobody has
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
                 opened.load()
                 return _flat(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{what} has more than {Image.MAX_IMAGE_PIXELS} pixels, more than is safe to decode: shrink it first.") from error
     except UnidentifiedImageError as error:
-        empty = len(source) == 0 if isinstance(source, bytes) else Path(source).stat().st_size == 0
+        empty = len(source) == 0 if isinstance(source, bytes) else isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
         raise InputError(f"{what} {'is empty' if empty else 'is not an image that can be read'}: give a JPEG, PNG or similar file.") from error
     except PermissionError as error:
         raise InputError(f"{what} may not be read: check its permissions.") from error
@@ -136,7 +158,7 @@ def _flat(picture: Image.Image) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, dtype=np.float64)
-        high = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 255.0
+        high = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0 if picture.mode == "F" and values.max() <= 1 else 255.0
         picture = Image.fromarray(np.clip(values / high * 255, 0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

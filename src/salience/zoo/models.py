@@ -1,6 +1,9 @@
 """Models by name, with the preprocessing, labels and noise level that belong to them."""
 
+import contextlib
 import importlib
+import logging
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         raise unknown("precision", str(precision), PRECISIONS)
     kind, colon, rest = name.partition(":")
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # which a device without values refuses
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights, which the caller's random state must not show
@@ -57,14 +60,22 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         elif colon and kind in FAMILIES:
             model = FAMILIES[kind](rest)
         else:
-            raise unknown("model", name, list_models())
+            raise unknown("model", name, [*list_models(), *_elsewhere(name)])
     if not isinstance(model, Model) and precision != "float32":
         raise InputError(f"{name} is a black box, whose precision cannot be set: leave precision out.")
+    model.name = name
     if isinstance(model, Model):
         model.precision = precision
         model.to_device(device)
-        model.name = name
     return model
+
+
+def _elsewhere(name: str) -> list[str]:
+    """How other libraries' models of this name are called here."""
+    import timm
+    import torchvision.models as zoo
+
+    return [f"{library}:{name}" for library, known in (("torchvision", zoo.list_models(module=zoo)), ("timm", timm.list_models())) if name in known]
 
 
 def _shipped() -> list[str]:
@@ -146,10 +157,16 @@ def _load_checkpoint(module: nn.Module, path: str) -> None:
 
 
 def _downloaded(load: Callable[[], nn.Module], name: str) -> nn.Module:
+    chatter = logging.getLogger("huggingface_hub")  # a line for each of its attempts
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
     try:
-        return load()
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub prints what it downloads
+            return load()
     except OSError as error:  # no network, no such file on the hub, no space
         raise InputError(f"The weights of {name} could not be downloaded ({error}): use {name}?pretrained=false, or ?checkpoint=FILE with a local file.") from error
+    finally:
+        chatter.setLevel(level)
 
 
 def _torchvision(text: str) -> Model:
@@ -190,15 +207,19 @@ def _python(text: str) -> Classifier:
     module_name, _, factory = text.partition(":")
     if not factory or not all(module_name.split(".")):
         raise InputError(f"python:{text} should be python:package.module:factory, where factory() returns the model.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as for a script that lies there
     try:
         make = getattr(importlib.import_module(module_name), factory)
         if not callable(make):
             raise InputError(f"python:{text} is not a function but {type(make).__name__}: give a function that returns the model.")
         made = make()
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(f"The module {module_name} cannot be imported ({error}): run from its folder, or install it.") from error
-    except AttributeError as error:
-        raise InputError(f"python:{text} does not work: {error}.") from error
+    except Exception as error:  # the user's own code: whatever it raises is what there is to say
+        raise InputError(f"python:{text} does not work ({type(error).__name__}: {error}): it must be a function that needs no arguments and returns the model.") from error
     return Model(made) if isinstance(made, nn.Module) and not isinstance(made, Classifier) else _classifier(made, text)
 
 
