@@ -22,11 +22,11 @@ from _common import DATA, load, required, spread_cell
 from _common import network as any_network
 from _smoothed import noise_level
 from salience.core.draws import Stream
+from salience.core.errors import CollapseWarning
 from salience.core.explainer import Base, Explainer
 from salience.core.metric import Case, Judgement, Metric
 from salience.core.montecarlo import Attribution
 from salience.core.registry import register
-from salience.explainers._weight_noise import CollapseWarning
 from salience.explainers.gradient import Gradient
 from salience.studies.comparison import compare
 from salience.studies.tuned import Tuning

@@ -123,6 +123,29 @@ class TestMeasure:
         assert code == 2
         assert "maps.npz holds no maps" in err
 
+    def test_boxes(self, run):
+        """The mask of a.png is a rectangle: as boxes it gives the same numbers."""
+        command = ("measure", "a.png", *TINY, "--method", "gradient", "--metric", "relevance_mass_accuracy", "--json", "--masks")
+        Path("boxes.csv").write_text("file,left,top,right,bottom\na.png,10,10,20,20\na.png,15,10,30,20\nc.png,0,0,1,1\n")
+        assert objects(run(*command, "boxes.csv")[1])[0]["value"] == objects(run(*command, "masks")[1])[0]["value"]
+        Path("boxes.csv").write_text("file,left,top,right,bottom\na.png,10,10,x,20\n")
+        assert run(*command, "boxes.csv")[2].startswith("Error: a.png: boxes.csv: the edges of a box are numbers (")
+        Path("boxes.csv").write_text("file,left,top,right,bottom\n")
+        assert run(*command, "boxes.csv")[2] == "Error: a.png: boxes.csv has no box of a.png: add it, or leave --masks out.\n"
+
+    def test_a_mask_of_several_classes(self, run):
+        """Every class counted as the object, without a word."""
+        command = ("measure", "a.png", *TINY, "--method", "gradient", "--metric", "relevance_mass_accuracy", "--json", "--masks", "masks")
+        first = run(*command)[1]
+        mask = np.asarray(Image.open("masks/a.png"))
+        Image.fromarray(mask * 7 + (1 - mask) * 9).save("masks/a.png")
+        code, out, err = run(*command)
+        assert (code, err) == (0, "Warning: The mask masks/a.png has 2 values besides 0 (7, 9): all count as the object. Choose one with --mask-value.\n")
+        assert objects(out)[0]["value"] == pytest.approx(1)
+        code, out, err = run(*command, "--mask-value", 7)
+        assert (code, err) == (0, "")
+        assert objects(out)[0]["value"] == objects(first)[0]["value"]
+
     @pytest.mark.parametrize("json_option", [(), ("--json",)])
     def test_an_error_names_the_picture_and_keeps_the_rows_before_it(self, run, json_option):
         Image.fromarray(np.ones((3, 4), np.uint8)).save("masks/b.mask.png")
@@ -140,6 +163,7 @@ class TestMeasure:
             (("a.png", "--method", "gradient", "--metric", "ginny"), "Unknown metric 'ginny': did you mean gini"),
             (("a.png", "--method", "gradient", "--metric", "pointing_game"), "give masks"),
             (("a.png", "--maps", "a.png", "--metric", "gini"), "a.png holds no maps: give an .npz file with an array 'map', (n, c, h, w) or (n, h, w), or such an array as an .npy file."),
+            (("a.png", "--maps", "map.npy", "--metric", "random_logit"), "random_logit makes new maps, and the file of maps does not say by which method: say --method instead of --maps."),
             (("a.png", "--maps", "nothing.npz", "--metric", "gini"), "There is no file nothing.npz: check the path."),
             (("a.png", "--method", "gradient", "--metric", "gini", "--masks", "nowhere"), "There is no mask a.png or a.mask.png in nowhere: add it, or leave --masks out."),
             (("a.png", "--method", "gradient", "--metric", "gini", "--target", "dragon"), "Unknown class 'dragon'"),
@@ -147,6 +171,7 @@ class TestMeasure:
         ],
     )
     def test_mistakes(self, run, arguments, said):
+        np.save("map.npy", np.ones((1, 24, 24), np.float32))
         code, out, err = run("measure", *arguments, *TINY)
         assert (code, out) == (2, "")
         assert err.startswith("Error: ")

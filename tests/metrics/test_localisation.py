@@ -165,6 +165,16 @@ class TestEveryMetricOfAreas:
         with pytest.raises(UndefinedError, match=r"is not defined for the image: its mask has no pixel in the model's input\.$"):
             judge(name, maps, outside, geometry)
 
+    def test_boxes_are_the_mask_of_what_lies_in_any_of_them(self, name, judge):
+        maps, _ = example(n=2, height=10, width=10)
+        geometry = Geometry((40, 60), (10, 10), (5.0, 15.0, 35.0, 45.0))
+        mask = torch.zeros(2, 40, 60, dtype=torch.bool)
+        mask[0, 17:29, 24:36] = mask[1, 10:20, 20:30] = mask[1, 15:25, 20:41] = True
+        boxes = [[24, 17, 36, 29], np.array([[20, 10, 30, 20], [20, 15, 41, 25]])]
+        assert torch.equal(judge(name, maps, boxes, geometry), judge(name, maps, mask, geometry))
+        with pytest.raises(sal.InputError, match=r"^A box of image 1 is empty: boxes are left, top, right, bottom, in pixels from 0, with left < right and top < bottom\.$"):
+            judge(name, maps, [[24, 17, 24, 29], [0, 0, 1, 1]], geometry)
+
     def test_undefined(self, name, judge):
         maps, masks = example()
         masks[2] = False

@@ -11,7 +11,7 @@ from torch import nn
 
 import salience as sal
 from salience.core.draws import streams
-from salience.core.errors import InputError
+from salience.core.errors import CollapseWarning, InputError
 from salience.perturb.randomise import parts_of, randomised
 
 NAMES = ["first", "norm", "second", "head"]
@@ -112,6 +112,14 @@ def test_weight_noise_comes_on_top(conv, photos):
     noisy, plain = (sal.measure("parameter_randomisation", conv, photos, [2, 1], explainer=each) for each in (method, "gradient"))
     assert torch.allclose(noisy, plain, atol=0.2)
     assert not torch.equal(noisy, plain)
+
+
+def test_random_networks_that_lose_the_class_are_no_reason_to_warn(conv, photos):
+    """Warnings are errors here; of the network itself one would be right."""
+    predicted = sal.explain("gradient", conv, photos).targets
+    sal.measure("parameter_randomisation:steps=2", conv, photos, predicted, explainer="noisegrad:weight_samples=3,weight_sigma=1e-6")
+    with pytest.warns(CollapseWarning):
+        sal.measure("parameter_randomisation:steps=2", conv, photos, predicted, explainer="noisegrad:weight_samples=3,weight_sigma=50")
 
 
 def test_nothing_of_the_users_changes_also_after_an_exception(conv, photos):

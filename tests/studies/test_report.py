@@ -299,6 +299,16 @@ def test_what_differs_is_told(tmp_path):
     assert settings(first, second) == ["seed: 7 and 8", "precision: float32 and bfloat16"]
 
 
+def test_methods_that_one_study_lacks_are_told(tmp_path):
+    """They were left out without a word."""
+    first, second = made(tmp_path / "a", images=IMAGES[:1]), made(tmp_path / "b", images=IMAGES[:1])
+    manifest = dict(second.manifest)
+    manifest["study"] = manifest["study"] | {"methods": [*manifest["study"]["methods"][:1], "smoothgrad:samples=60"]}
+    second.write_manifest(manifest)
+    lost = ", ".join(first.manifest["study"]["methods"][1:])
+    assert settings(first, second) == [f"methods that only the first has: {lost}", "methods that only the second has: smoothgrad:samples=60"]
+
+
 def test_nothing_in_common(tmp_path):
     first, second = made(tmp_path / "a", images=IMAGES[:2]), made(tmp_path / "b", images=IMAGES[2:4])
     with refused(f"{first.folder} and {second.folder} have nothing in common (0 pictures are in both): compare studies with equal pictures, models, methods, metrics and perturbations."):

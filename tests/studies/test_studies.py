@@ -85,6 +85,10 @@ class TestTheFile:
             ("limit: 3", "limit: 0", 4, "data.limit: input should be greater than or equal to 1"),
             ("folder: pictures", "folder: nowhere", 4, "nowhere"),
             ("folder: pictures", "dataset: folders, root: pictures", 4, "did you mean folder"),
+            ("{folder: pictures, limit: 3}", "\n  folder: pictures\n  limit: 3\n  shuffel: 3", 7, "Unknown option of folder: 'shuffel': did you mean shuffle"),
+            ("{folder: pictures, limit: 3}", "\n  limit: 3\n  targts: labels\n  folder: pictures", 6, "Unknown option of folder: 'targts': did you mean targets"),
+            ("{folder: pictures, limit: 3}", "\n  limit: 3\n  folder: nowhere", 6, "nowhere is not a folder"),
+            ("{folder: pictures, limit: 3}", "\n  folder: pictures\n  limit: 3\n  labels: none.csv", 7, "There is no file none.csv"),
             ("seed: 3", "name: twice", 2, "duplicate key"),
             ("name: small\n", "", 1, "name is missing"),
             ("[0, 1]", "[0, 1", 9, ""),
@@ -320,6 +324,39 @@ class TestResume:
         monkeypatch.setattr(module, "model_of", lambda *_: other)
         with pytest.raises(sal.InputError, match="the weights of python:tiny_models:net have changed"):
             run(study, "out", resume=True, limit=1)
+
+    @pytest.mark.parametrize(
+        ("change", "said"), [("mean", r"mean of python:tiny_models:net was \[.*\] and is \[0\.25, "), ("size", r"size of .* was \[24, 32\] and is \[16, 24\]"), ("net", "structure of ")]
+    )
+    def test_other_preprocessing_or_structure_is_refused(self, folder, monkeypatch, change, said):
+        """Only the weights were looked at: rows of two models came into one folder."""
+        study = read_study("study.yaml")
+        run(study, "out", limit=1)
+        import salience.studies.run as module
+
+        other = sal.load_model("python:tiny_models:net")
+        if change == "mean":
+            other.mean[:, 0] = 0.25
+        elif change == "size":
+            other.size = (16, 24)
+        else:
+            other.module.added = torch.nn.Tanh()
+        monkeypatch.setattr(module, "model_of", lambda *_: other)
+        with pytest.raises(sal.InputError, match=said):
+            run(study, "out", resume=True, limit=1)
+
+    def test_seconds_count_the_maps_of_a_perturbed_picture_once(self, folder, monkeypatch):
+        import salience.studies.work as module
+
+        def slow(*arguments):
+            time.sleep(0.2)
+            return made(*arguments)
+
+        made = module.compared
+        monkeypatch.setattr(module, "compared", slow)
+        study = read_study("study.yaml").model_copy(update={"metrics": ["mse", "ssim", "cosine"], "perturbations": ["gaussian_noise"], "methods": ["gradient"], "seeds": [0], "variants": ["common"]})
+        (row,) = run(study, "out", limit=1).query("SELECT count(*) FILTER (seconds >= 0.2), count(*) FROM results WHERE variant = 'common'")[1]
+        assert tuple(row) == (1, 3)
 
     def test_another_level_of_weight_noise_is_refused_where_a_method_takes_it(self, folder):
         """A level that `salience tune` keeps between two parts of a study would change what its second part does."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.explainers._weight_noise import CollapseWarning
+from salience.core.errors import CollapseWarning
 
 LABELS = ["ant", "bee", "Egyptian cat", "dog", "eel"]
 

@@ -4,6 +4,7 @@
 
 import json
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from salience.core.metric import Metric
     from salience.zoo.images import Photographs
 
+EDGES = ("left", "top", "right", "bottom")
+MANY = 100
+"""A mask with so many values is a soft one, not one of classes."""
+
 EXAMPLES = """[bold]Examples[/bold]
 
 salience measure cat.jpg --method rise --metric deletion --metric insertion
@@ -41,7 +46,15 @@ def measure(
         typer.Option(help="Maps to judge: an .npz with an array 'map', or an .npy; one file for all images or one each, in order.", metavar="FILE", rich_help_panel="What is measured"),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Methods that make the maps; may be repeated.", show_default=False, metavar="M", rich_help_panel="What is measured")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder with IMAGE.png or IMAGE.mask.png for each image, nonzero where the object is.", metavar="DIR", rich_help_panel="What is measured")] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with IMAGE.png or IMAGE.mask.png for each image, nonzero where the object is; or a CSV file of boxes: file,left,top,right,bottom.",
+            metavar="PATH",
+            rich_help_panel="What is measured",
+        ),
+    ] = None,
+    mask_value: Annotated[int | None, typer.Option(help="The value of the object in masks of several classes.", show_default="all but 0", metavar="N", rich_help_panel="What is measured")] = None,
     model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="How")] = DEFAULT_MODEL,
     target: Annotated[str | None, typer.Option(help="A class index or name.", show_default="that of the maps, else the predicted class", metavar="T", rich_help_panel="How")] = None,
     seed: Annotated[int, typer.Option(help="Of all draws, the maps' too.", metavar="N", rich_help_panel="How")] = 0,
@@ -70,7 +83,7 @@ def measure(
         with progress() as report:
             for place, path in enumerate(images):
                 with _naming(path):
-                    for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path), target, seed, fit, report):
+                    for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path, mask_value), target, seed, fit, report):
                         if as_json:
                             print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
                         value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
@@ -96,6 +109,7 @@ def _rows(
     """The rows of one image."""
     from salience.core.explainer import Explainer
     from salience.core.metric import UndefinedError
+    from salience.core.registry import facts_of
     from salience.zoo.images import load_images
 
     image = load_images([path], model, fit)
@@ -107,6 +121,8 @@ def _rows(
         wanted = target if target is not None else _own_target(e, model, image)
         name = str(explainer) if explainer is not None else getattr(e, "method", "")
         for metric in metrics:
+            if explainer is None and not name and facts_of(type(metric)).get("needs_explainer"):
+                raise InputError(f"{metric.name} makes new maps, and the file of maps does not say by which method: say --method instead of --maps.")
             report(f"{path.name}: {metric}", 0, None)
             start = time.perf_counter()
             row: dict[str, Any] = {"value": None, "stderr": None, "status": "ok", "reason": ""}
@@ -170,13 +186,31 @@ def maps_of(files: Sequence[Path] | None, place: int, count: int) -> Any:
     return Explanation.load(path)[index] if "record" in names else array[index : index + 1]
 
 
-def _mask(folder: Path | None, image: Path) -> "np.ndarray | None":
-    """The mask of an image: True where the object is."""
+def _mask(where: Path | None, image: Path, value: int | None) -> "np.ndarray | None":
+    """The mask of an image (h, w), True where the object is, or its boxes (k, 4)."""
+    import numpy as np
+
     from salience.zoo.data import _files
 
-    if folder is None:
+    if where is None:
         return None
+    if where.is_file():
+        rows = [row for row in _files.table(where, ("file", *EDGES)) if row["file"] in (image.name, str(image))]
+        if not rows:
+            raise InputError(f"{where} has no box of {image.name}: add it, or leave --masks out.")
+        try:
+            return np.array([[float(row[edge]) for edge in EDGES] for row in rows])
+        except ValueError as error:
+            raise InputError(f"{where}: the edges of a box are numbers ({error}).") from error
     for name in (f"{image.stem}.mask.png", f"{image.stem}.png"):
-        if (folder / name).exists():
-            return _files.mask(folder / name)
-    raise InputError(f"There is no mask {image.stem}.png or {image.stem}.mask.png in {folder}: add it, or leave --masks out.")
+        if (where / name).exists():
+            found = _files.mask_values(where / name)
+            kinds = np.unique(found[found != 0]) if found.ndim == 2 else ()
+            if value is not None:
+                return found == value if found.ndim == 2 else (found == value).all(-1)
+            if 1 < len(kinds) < MANY:
+                warnings.warn(
+                    f"The mask {where / name} has {len(kinds)} values besides 0 ({', '.join(map(str, kinds[:8]))}): all count as the object. Choose one with --mask-value.", UserWarning, stacklevel=1
+                )
+            return _files.mask(where / name)
+    raise InputError(f"There is no mask {image.stem}.png or {image.stem}.mask.png in {where}: add it, or leave --masks out.")

@@ -180,6 +180,17 @@ class Classifier:
         """SHA-256 of the weights, for records; None for a black box."""
         return None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its results depend on besides its weights: preprocessing, and what is known of its structure."""
+        return {
+            "size": None if self.size is None else list(self.size),
+            "fit": self.fit,
+            "crop_fraction": self.crop_fraction,
+            "mean_colour": self.mean_colour.tolist(),
+            "outputs": "probabilities" if self.probabilities else "multilabel" if self.multilabel else "logits",
+        }
+
     def named_score(self, score: "str | Callable | Score") -> Score:
         """The score of that name for this model's kind of outputs; where classes do not exclude each other the probability is the sigmoid."""
         if self.multilabel and score in ("probability", "log_probability"):

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to give instead."""
 
 
+class CollapseWarning(UserWarning):
+    """The networks that were averaged no longer see the class: the map explains broken networks."""
+
+
 def nth(place: int, count: int) -> str:
     """How a sentence calls one of `count` images: by its number, or as the only one."""
     return "the image" if count == 1 else f"image {place + 1}"

@@ -148,7 +148,8 @@ class Metric(Options):
             targets: Class index or name, one for all or one each; None takes those of the explanation, else the predicted.
             maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w).
             masks: For metrics of localisation: one mask an image, a tensor or array, nonzero where the object is,
-                in the size of the original picture or of the model's input.
+                in the size of the original picture or of the model's input; or its boxes, (4,) or (k, 4): left, top, right,
+                bottom in pixels of the original picture from 0, the right and bottom edges not in it.
             explainer: For metrics that change the image or the model: what makes new maps. With None, the
                 method of the explanation.
             seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
@@ -294,6 +295,9 @@ def _checked_masks(masks: Any, images: Images, geometry: Sequence[Geometry] | No
     for number, each in enumerate(masks):
         mask = real_tensor(each, f"The mask of {nth(number, len(masks))} must be a tensor or an array")
         sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
+        yes_or_no = getattr(each, "dtype", None) in (torch.bool, np.bool_)
+        if tuple(mask.shape) not in sizes and mask.ndim in (1, 2) and mask.shape[-1] == 4 and not yes_or_no:
+            mask = _boxed(mask.reshape(-1, 4), (images.shape[-2], images.shape[-1]) if geometry is None else geometry[number].original, nth(number, len(masks)))
         if tuple(mask.shape) not in sizes:
             wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))
             raise InputError(f"The mask of {nth(number, len(masks))} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
@@ -301,3 +305,13 @@ def _checked_masks(masks: Any, images: Images, geometry: Sequence[Geometry] | No
             raise InputError(f"The mask of {nth(number, len(masks))} holds NaN: give 0 off the object and another number on it.")
         found.append(mask != 0)
     return found
+
+
+def _boxed(boxes: Tensor, size: tuple[int, int], of: str) -> Tensor:
+    """The mask (h, w) of what lies in any of some boxes (left, top, right, bottom), in pixels from 0; the right and bottom edges are not in it."""
+    height, width = size
+    left, top, right, bottom = boxes[:, :, None, None].unbind(1)
+    if not ((left < right) & (top < bottom)).all():
+        raise InputError(f"A box of {of} is empty: boxes are left, top, right, bottom, in pixels from 0, with left < right and top < bottom.")
+    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    return ((left <= columns) & (columns < right) & (top <= rows) & (rows < bottom)).any(0)

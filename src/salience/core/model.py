@@ -2,6 +2,7 @@
 
 import hashlib
 import numbers
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -216,6 +217,13 @@ class Model(Classifier, nn.Module):
         """Every module in evaluation mode inside, and in its own mode again afterwards. Freed memory is kept meanwhile."""
         with evaluating(self), kept_memory:
             yield
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As `Classifier.settings`; of the network's structure what it prints of itself, without addresses."""
+        structure = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.module))
+        own = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "value_range": self.value_range, "channels": list(self.order)}
+        return super().settings | own | {"structure": hashlib.sha256(structure.encode()).hexdigest()[:16]}
 
     def weights_hash(self) -> str:
         """SHA-256 over the names and values of all weights and buffers of the module."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
+from salience.core.errors import CollapseWarning
 from salience.core.explainer import Explainer, MonteCarlo
 from salience.core.montecarlo import Draws, Run
 from salience.core.types import Images, Targets
@@ -16,10 +17,6 @@ from salience.perturb.tune import tuned_weight_sigma
 from salience.perturb.weights import WeightNoise
 
 Sigma = float | Literal["auto"]
-
-
-class CollapseWarning(UserWarning):
-    """The networks that were averaged no longer see the class: the map explains broken networks."""
 
 
 class AverageOverWeights(MonteCarlo):

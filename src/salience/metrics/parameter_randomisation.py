@@ -1,11 +1,13 @@
 """Sensitivity to the network's parameters."""
 
+import warnings
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
 from salience.core.draws import Stream
+from salience.core.errors import CollapseWarning
 from salience.core.metric import REDUCTION, Case, Curve, Judgement, Reduction
 from salience.core.options import option
 from salience.core.registry import register
@@ -77,7 +79,9 @@ class ParameterRandomisation(ComparesMaps):
                 if self.independent:
                     stack.close()
                 stack.enter_context(randomised(step, case.streams[group[0]]))
-                found.append(self.alike(clean, self._saliency(case, group, draws)))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", CollapseWarning)  # that random networks do not keep the class says nothing
+                    found.append(self.alike(clean, self._saliency(case, group, draws)))
                 if case.model.progress is not None:
                     case.model.progress(done, len(steps))
         return torch.tensor(found).T, torch.tensor(floor)[:, None]

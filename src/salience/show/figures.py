@@ -22,10 +22,7 @@ ACROSS = 360
 SQUARE = 300
 """Longest side of a panel of a contact sheet."""
 
-KEY = (
-    "Red speaks for the class, blue against it (with masks: above and below the map's mean); of maps without a sign darker is more; "
-    "grey: the 95% interval includes what says nothing."
-)
+KEY = "Red speaks for the class, blue against it (with masks: above and below the map's mean); of maps without a sign darker is more; grey: the 95% interval includes what says nothing."
 
 MOST = 32
 """Rows of a figure at most: it is to be looked at."""

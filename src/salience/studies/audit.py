@@ -25,7 +25,7 @@ from scipy import stats
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, streams
-from salience.core.errors import InputError
+from salience.core.errors import CollapseWarning, InputError
 from salience.core.explainer import Explainer, Target, checked_images, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
@@ -34,7 +34,6 @@ from salience.core.perturbation import Perturbation
 from salience.core.reduction import less_mean
 from salience.core.robustness import compared, one_channel, scaled
 from salience.core.types import Images, Saliency, Targets
-from salience.explainers._weight_noise import CollapseWarning
 from salience.explainers.edges import Edges
 from salience.metrics.deletion import Deletion
 from salience.metrics.insertion import Insertion

@@ -77,6 +77,9 @@ def settings(first: Store, second: Store) -> list[str]:
     a, b = (store.manifest or {} for store in (first, second))
     listed = ("name", "models", "methods", "metrics", "perturbations", "variants", "keep_maps")
     found = [f"{key}: {value} and {b['study'].get(key)}" for key, value in a["study"].items() if key not in listed and b["study"].get(key) != value]
+    for key in ("models", "methods", "metrics", "perturbations", "variants"):
+        alone = [[each for each in one["study"].get(key, ()) if each not in other["study"].get(key, ())] for one, other in ((a, b), (b, a))]
+        found += [f"{key} that only the {which} has: {', '.join(names)}" for which, names in zip(("first", "second"), alone, strict=True) if names]
     found += [f"the weights of {name}" for name, value in a["models"].items() if b["models"].get(name, value) != value]
     found += [f"{key}: {value} and {b['versions'].get(key)}" for key, value in a["versions"].items() if b["versions"].get(key) != value]
     found += [f"threads: {threads_of(a)} and {threads_of(b)}"] if threads_of(a) != threads_of(b) else []

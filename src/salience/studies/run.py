@@ -249,7 +249,8 @@ def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, 
     levels = {name: network.weight_sigma if network.weight_sigma is not None else kept_weight_sigma(network) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
-    found = {"study": described, "models": models, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
+    settings = {name: network.settings for name, network in networks.items()}
+    found = {"study": described, "models": models, "settings": settings, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
     return found | {"images": planned.images, "categories": planned.categories}
 
 
@@ -263,6 +264,10 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) ->
     """Refuse to mix two studies in one folder."""
     changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
     changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
+    before = old.get("settings", {})
+    for name, value in new["settings"].items():
+        was = before.get(name, value)
+        changes += [f"{key} of {name} was {was.get(key)} and is {each}" for key, each in value.items() if was.get(key) != each]
     levels = old.get("weight_sigma", {})
     changes += [f"the noise level known for {name} was {levels[name]} and is {value} (salience tune)" for name, value in new["weight_sigma"].items() if levels.get(name, value) != value]
     changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value]

@@ -1,6 +1,7 @@
 """The study file: what is compared on what. Every mistake in it is named with its line."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,6 +81,11 @@ class Data(BaseModel):
 
     @model_validator(mode="after")
     def _exists(self) -> "Data":
+        known = entries("dataset")
+        own = [field.name for field in fields(known[self.dataset].cls)] if self.dataset in known else list(self.options)
+        for key in self.options:
+            if key not in own:
+                raise unknown(f"option of {self.dataset}:", key, [*own, "targets", "limit"])
         self.load()
         return self
 
@@ -189,7 +195,7 @@ def read_study(path: str | Path) -> Study:
         return Study.model_validate(_plain(document))
     except ValidationError as error:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key also seems to be missing
-        raise InputError(f"{path}, line {_line(document, first['loc'])}: {_message(first)}") from error
+        raise InputError(f"{path}, line {_line(document, _place(document, first))}: {_message(first)}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -202,6 +208,16 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def _place(document: Any, error: ErrorDetails) -> tuple:
+    """Where in a document something is wrong; of the data as a whole, the option that the message names or quotes."""
+    place, data, said = error["loc"], document.get("data"), str(error.get("ctx", {}).get("error"))
+    if place != ("data",) or not isinstance(data, dict):
+        return place
+    named = [key for key in data if f"'{key}'" in said or f": {key}:" in said]
+    quoted = sorted((said.index(value), key) for key, value in data.items() if isinstance(value, str) and value and value in said)
+    return (*place, *[*named, *(key for _, key in quoted)][:1])
 
 
 def _line(document: Any, place: tuple) -> int:

@@ -172,7 +172,7 @@ class _Work:
         except Exception as error:  # a method that cannot explain this must not stop the others
             self.failed(key, error)
             return
-        self.measured(key | {"metric": RELATIVE_ERROR, "seconds": time.perf_counter() - start}, partial(_relative_error, e))
+        self.measured(key | {"metric": RELATIVE_ERROR}, partial(_relative_error, e), time.perf_counter() - start)
         if self.keep_maps:
             self.keep(e, target, seed)
         for name in self.study.quality:
@@ -202,19 +202,20 @@ class _Work:
                 self.fail(key | {"metric": name}, error)
             return
         self.changed[key["perturbation"]] = pair.images
-        key = key | {"prediction_changed": bool(pair.prediction_changed[0]), "seconds": time.perf_counter() - start}
+        key, spent = key | {"prediction_changed": bool(pair.prediction_changed[0])}, time.perf_counter() - start
         for name in self.study.similarities:
-            self.measured(key | {"metric": name}, partial(_similar, Similarity.from_value(name), pair))
+            self.measured(key | {"metric": name}, partial(_similar, Similarity.from_value(name), pair), spent)
+            spent = 0.0  # the maps are made once: their time counts once
 
-    def measured(self, key: Row, judge: Callable[[], Judgement]) -> None:
-        """The row of one number, or the reason why there is none."""
+    def measured(self, key: Row, judge: Callable[[], Judgement], spent: float = 0.0) -> None:
+        """The row of one number, or the reason why there is none; `spent` are the seconds before it that are its own."""
         start = time.perf_counter()
         try:
             found = judge()
         except Exception as error:  # as above
             self.fail(key, error)
             return
-        self.add({"seconds": time.perf_counter() - start} | key | {"value": float(found.values[0]), "stderr": None if found.stderr is None else float(found.stderr[0])})
+        self.add({"seconds": spent + time.perf_counter() - start} | key | {"value": float(found.values[0]), "stderr": None if found.stderr is None else float(found.stderr[0])})
         for name, curve in found.curves.items():
             self.result.curves += [self.whole(key) | {"curve": name, "x": float(x), "y": float(y)} for x, y in zip(curve.x, curve.y[0], strict=True)]
 

@@ -152,8 +152,10 @@ def test_refused(root, painted, tmp_path_factory, monkeypatch):
     assert str(caught.value) == f"{empty} holds neither annotations/instances_val2017.json nor classes.json with NAME.mask.png files: give COCO's folder as root, and the split."
     Image.new("RGB", (30, 20)).save(painted / "b.mask.png")
     (root / "annotations/instances_val2017.json").rename(root / "annotations/kept.json")
+    bad = load_dataset("coco", root=painted)  # which does not keep the others from being read
+    assert bad[0].labels == (17, 18, 184)
     with pytest.raises(sal.InputError, match=r"b\.mask\.png has colours: its pixels must be class numbers, in one channel\.$"):
-        load_dataset("coco", root=painted)
+        bad[1]
     (painted / "classes.json").write_text("[]")
     with pytest.raises(sal.InputError, match=r"classes\.json must be a JSON object, not a list\.$"):
         load_dataset("coco", root=painted)

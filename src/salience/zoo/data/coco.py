@@ -20,6 +20,10 @@ THINGS = 90
 """COCO's larger category numbers are not objects but stuff: sky, walls, grass."""
 
 
+Picture = tuple[str, Path, dict[int, list[Any]] | InputError]
+"""Name, path, and what the mask of each class is made from, or why it cannot be had."""
+
+
 @register("dataset", "coco", cites="Lin et al. 2014")
 class Coco(Dataset):
     """Photographs with the union of all objects of a class as its mask; pictures without a labelled class are left out.
@@ -41,8 +45,8 @@ class Coco(Dataset):
     objects: int | None = option(None, "only pictures with exactly so many objects, no crowds, all of different classes that have labels; none: all", at_least=1)
 
     @cached_property
-    def _index(self) -> tuple[list[tuple[str, Path, dict[int, list[Any]]]], dict[int, str], dict[int, tuple[int, ...]]]:
-        """Pictures: name, path, what the mask of each class is made from. Class names. The labels of each class."""
+    def _index(self) -> tuple[list[Picture], dict[int, str], dict[int, tuple[int, ...]]]:
+        """Pictures: name, path, what the mask of each class is made from, or why that cannot be read. Class names. The labels of each class."""
         root = _files.folder(self.root, "the folder of the pictures and annotations")
         annotations = root / "annotations" / f"instances_{self.split}.json"
         if annotations.is_file():
@@ -53,8 +57,8 @@ class Coco(Dataset):
         else:
             raise InputError(f"{root} holds neither annotations/instances_{self.split}.json nor classes.json with NAME{ENDING} files: give COCO's folder as root, and the split.")
         labels = self._labels(root, names)
-        kept = [(name, path, {each: of[each] for each in sorted(of) if labels.get(each)}) for name, path, of in pictures]
-        return sorted((each for each in kept if len(each[2]) >= (self.objects or 1)), key=lambda each: each[0]), names, labels
+        kept = [(name, path, of if isinstance(of, InputError) else {each: of[each] for each in sorted(of) if labels.get(each)}) for name, path, of in pictures]
+        return sorted((each for each in kept if isinstance(each[2], InputError) or len(each[2]) >= (self.objects or 1)), key=lambda each: each[0]), names, labels
 
     def _labels(self, root: Path, names: dict[int, str]) -> dict[int, tuple[int, ...]]:
         if self.labels == "own":
@@ -84,6 +88,8 @@ class Coco(Dataset):
         """A picture, by its path."""
         pictures, _, labels = self._index
         name, path, classes = pictures[place]
+        if isinstance(classes, InputError):
+            raise classes
         sources: dict[int, list[Any]] = {}
         for number, source in classes.items():
             for label in labels[number]:
@@ -110,18 +116,22 @@ def _class_names(path: Path) -> dict[int, str]:
         raise InputError(f'{path} must have the class names as {{"classes": {{"17": "cat"}}}}, by the number in the masks.') from error
 
 
-def _painted(root: Path, names: dict[int, str], objects: int | None) -> Iterator[tuple[str, Path, dict[int, list[Any]]]]:
+def _painted(root: Path, names: dict[int, str], objects: int | None) -> Iterator[Picture]:
     """Pictures with masks of class numbers; a class counts as one object, stuff as none."""
     for picture in _files.pictures(root):
         mask = root / f"{picture.stem}{ENDING}"
         if picture.name.endswith(ENDING) or not mask.is_file():
             continue
-        there = [number for number in np.unique(_values(mask)).tolist() if number in names]
+        try:
+            there = [number for number in np.unique(_values(mask)).tolist() if number in names]
+        except InputError as error:
+            yield picture.name, picture, error
+            continue
         if objects in (None, sum(number <= THINGS for number in there)):
             yield picture.name, picture, {number: [(mask, number)] for number in there}
 
 
-def _instances(path: Path, folder: Path, objects: int | None) -> tuple[dict[int, str], list[tuple[str, Path, dict[int, list[Any]]]]]:
+def _instances(path: Path, folder: Path, objects: int | None) -> tuple[dict[int, str], list[Picture]]:
     """Class names and pictures of an instances file."""
     stored = _json(path)
     try:
@@ -130,7 +140,7 @@ def _instances(path: Path, folder: Path, objects: int | None) -> tuple[dict[int,
         found: dict[int, list[dict[str, Any]]] = {}
         for each in stored["annotations"]:
             found.setdefault(each["image_id"], []).append(each)
-        pictures = []
+        pictures: list[Picture] = []
         for image, all_of_it in found.items():
             name, height, width = sizes[image]
             classes: dict[int, list[Any]] = {}
