@@ -49,6 +49,9 @@ def test_json_files_and_picture(run):
     assert image.dtype == np.float32
     assert 0 <= image.min() <= image.max() <= 1
     assert record["weights"] == model.weights_hash()
+    assert (row["toward"], row["model"], record["toward"]) == ("b.png", "python:tiny_models:net", "b.png")
+    assert row["bounds"] == {"recolor": 0.06, "stadv": 0.03, "delta": 0.02}
+    assert row["class_kept"] is (row["label_after"] == model.label(row["predicted_after"]) and row["predicted_after"] == int(model.outputs(clean).argmax()))
     (picture,) = row["pictures"]
     with Image.open(picture) as opened:
         assert opened.width > 1000
@@ -69,6 +72,9 @@ def test_without_an_aim_and_with_a_map_as_aim(run):
     assert row["objective"] == "top_k"
     assert row["distance_to_target_before"] is row["distance_to_target_after"] is row["random_distance_to_target"] is None
     assert row["random_distance_to_original"] > 0
+    assert row["objective_after"] < row["objective_before"]
+    said = run("attack", "a.png", *TINY)[1]
+    assert f"a.png: top_k went from {row['objective_before']:.3g} to {row['objective_after']:.3g}; random changes make it {row['random_objective']:.3g}." in said
     assert run("explain", "b.png", *TINY[:2], "--method", "gradient", "--out", "maps")[0] == 0
     (saved,) = Path("maps").glob("*.npz")
     (by_map,) = objects(run("attack", "a.png", *TINY, "--toward", saved, "--json")[1])
@@ -109,3 +115,14 @@ def test_mistakes_are_one_line_and_write_nothing(run, arguments, sentence):
 def test_list(run):
     assert run("list", "threats")[1].split()[:1] == ["threat"]
     assert {row["name"] for row in objects(run("list", "objectives", "--json")[1])} == {"target_map", "top_k", "centre_of_mass"}
+
+
+def test_a_missing_picture_is_named_before_anything_is_attacked(run):
+    assert run("attack", "a.png", "nothing.png", *TINY) == (2, "", "Error: nothing.png does not exist: check the path.\n")
+    assert not Path("out").exists()
+
+
+def test_budgets_as_people_write_them(run):
+    (row,) = objects(run("attack", "a.png", *TINY, "--threat", "delta+stadv", "--budget", "delta=0.1, stadv=0.02", "--json")[1])
+    assert row["bounds"] == {"stadv": 0.02, "delta": 0.1}
+    assert run("attack", "a.png", *TINY, "--budget", "delta=0.1,delta=0.2")[::2] == (2, "Error: --budget names a threat twice (delta=0.1,delta=0.2): give each one budget.\n")

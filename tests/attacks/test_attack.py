@@ -447,6 +447,20 @@ def test_progress_counts_the_steps_of_all_runs_and_parts(net, pictures):
     told = []
     sal.Attack(steps=2, restarts=3).run(net.using(chunk=2), pictures, random_draws=0, progress=lambda done, total: told.append((done, total)))
     assert told == [(count, 12) for count in range(1, 13)]
+    told.clear()
+    sal.Attack(steps=2).run(net, pictures, random_draws=3, progress=lambda done, total: told.append((done, total)))
+    assert told == [(count, 5) for count in range(1, 6)]  # judging random changes is counted too
+
+
+@pytest.mark.parametrize("objective", ["top_k:share=0.1", "centre_of_mass"])
+def test_what_was_made_small_is_reported(net, pictures, objective):
+    """Of an attack without an aim only the distance to the map before was told, which it does not work on."""
+    found = sal.Attack(objective=objective, steps=8, threat=(sal.Delta(budget=0.1),)).run(net, pictures, random_draws=3)
+    clean, maps = (shares(each) for each in found.maps)
+    for value, each in zip(found.objective, (clean, maps), strict=True):
+        assert torch.allclose(value, found.attack.objective.loss(each, clean, None), atol=1e-6)
+    assert (found.objective[1] < found.objective[0]).all()
+    assert (found.objective[1].mean() < found.random_objective.mean()).all()
 
 
 def test_the_probabilities_and_the_flow_are_those_of_the_class_explained_and_of_the_moving_threat(net, pictures):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import rgb2luv
 
-from salience.perturb.colour import points, recoloured, to_luv, to_rgb
+from salience.perturb.colour import ROUNDING, points, recoloured, to_luv, to_rgb
 
 
 def test_same_as_scikit_image():
@@ -50,3 +50,24 @@ def test_the_lattice_is_read_at_the_colour_itself(axis):
     change = share * points(torch.zeros(1, 3, 8, 9, 10)) * torch.eye(3)[axis].view(1, 3, 1, 1, 1)
     expected = to_luv(dark) * (1 + share * torch.eye(3)[axis].view(1, 3, 1, 1))
     assert torch.allclose(to_luv(recoloured(dark, change)), expected, atol=1e-4)
+
+
+def test_no_colour_moves_further_than_it_was_asked_to():
+    """Near black a small step in u and v is another hue: pixels of 0, 0, 4 became magenta."""
+    dark = torch.stack(torch.meshgrid(*3 * [torch.tensor([0.0, 1, 4, 9, 60, 254, 255]) / 255], indexing="ij")).reshape(1, 3, 7, 49)
+    change = torch.randn(1, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) * 0.06
+    for strength in (0.01, 0.1, 1):
+        found = recoloured(dark, strength * change)
+        moved = (to_luv(found) - to_luv(dark)).abs().amax(1)
+        assert moved.max() <= 0.06 * strength + 2 * ROUNDING
+        assert moved.mean() > 0.01 * strength
+    shift = torch.tensor([0.0005, 0, -0.002]).view(1, 3, 1, 1, 1).expand(1, 3, 16, 32, 32)
+    assert recoloured(torch.zeros(1, 3, 4, 4), shift).max() < 0.03
+
+
+def test_halved_changes_have_a_gradient():
+    change = (torch.randn(1, 3, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.03).requires_grad_(True)
+    dark = torch.rand(1, 3, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.02
+    (gradient,) = torch.autograd.grad(recoloured(dark, change).sum(), change)
+    assert gradient.isfinite().all()
+    assert gradient.any()

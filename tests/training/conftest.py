@@ -9,6 +9,6 @@ from salience.training import card
 def _few():
     patch = pytest.MonkeyPatch()
     patch.setattr(card, "tuned_weight_sigma", lambda model, images: 0.125)
-    patch.setattr(card, "RESAMPLES", 20)
+    patch.setattr(card, "GROUPS", 20)
     yield
     patch.undo()

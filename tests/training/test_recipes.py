@@ -18,7 +18,7 @@ from salience.core.draws import Stream
 from salience.training.adversarial import Adversarial
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
-from salience.training.card import judged, share
+from salience.training.card import _mean_average_precision, judged, share
 from salience.training.cure import Cure
 from salience.training.loop import Trainer, train
 from salience.training.multilabel import Multilabel
@@ -211,6 +211,21 @@ def test_multilabel_trains_and_is_judged_by_average_precision(tmp_path):
     ranks = sal.Model(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
     found = judged(ranks, data, attacked=0, seed=0)["accuracy"]
     assert found["low"] <= found["value"] <= found["high"] < 1
+
+
+def test_the_interval_of_average_precision_covers():
+    """The bootstrap's lay above the value itself. Truth: the mean over many test sets."""
+    source = np.random.default_rng(0)
+
+    def drawn(n=60):
+        labels = source.random((n, 3)) < 0.3
+        return labels + source.normal(0, 1.2, labels.shape), labels
+
+    truth = np.mean([_mean_average_precision(*drawn())["value"] for _ in range(40)])
+    found = [_mean_average_precision(*drawn()) for _ in range(60)]
+    assert all(each["low"] <= each["value"] <= each["high"] for each in found)
+    assert np.mean([each["low"] <= truth <= each["high"] for each in found]) > 0.85
+    assert _mean_average_precision(np.zeros((1, 3)), np.ones((1, 3), dtype=bool)) == {"measure": "mean average precision", "value": 1.0, "low": 0.0, "high": 1.0, "images": 1}
 
 
 def test_intervals_are_wilsons():

@@ -52,8 +52,7 @@ class Problem:
     @property
     def objective(self) -> Objective:
         """What is aimed at."""
-        assert self.attack.objective is not None  # chosen by `aiming`
-        return self.attack.objective
+        return self.attack.aimed_at
 
     def start(self, random: bool) -> Parameters:
         """Where a run begins: at no change, or at a random one that uses every budget."""

@@ -27,7 +27,7 @@ from salience.core.options import option
 from salience.core.perturbation import Perturbation
 from salience.core.registry import register
 from salience.core.threat import Threat, Threats
-from salience.core.types import Images, PerImage, Progress, Saliency, Targets
+from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
 from salience.explainers.gradient import Gradient
 
 RANDOM_DRAWS = 20
@@ -85,6 +85,12 @@ class Attack(Perturbation):
     def threats(self) -> list[Threat]:
         """The threats in the order in which they are applied."""
         return sorted(self.threat, key=lambda threat: threat.place)
+
+    @property
+    def aimed_at(self) -> Objective:
+        """The objective, which `aiming` has chosen."""
+        assert self.objective is not None
+        return self.objective
 
     def aiming(self, somewhere: bool) -> "Attack":
         """The attack with its objective chosen.
@@ -148,16 +154,28 @@ class Attack(Perturbation):
             judge = Judge(view, self.method, chosen, sources)
             clean = judge.maps(images)
             aim = None if toward is None else map_aimed_at(toward, self.method, view, images, sources)
-            perturbed, parameters, history, blind = attack._optimised(view, images, before, shares(clean), aim, judge, progress)
-            maps = judge.maps(perturbed)
-            random = [distances(judge.maps(composed(self.threats, images, random_change(self.threats, images, sources, draw))[0]), clean, aim) for draw in range(random_draws)]
+            steps = 0
+
+            def tell(done: int, total: int) -> None:
+                nonlocal steps
+                steps = total
+                if progress is not None:
+                    progress(done, total + random_draws)
+
+            perturbed, parameters, history, blind = attack._optimised(view, images, before, shares(clean), aim, judge, tell)
+            maps, random = judge.maps(perturbed), []
+            for draw in range(random_draws):
+                changed = composed(self.threats, images, random_change(self.threats, images, sources, draw))[0]
+                random.append(attack._figures(judge.maps(changed), clean, aim))
+                if progress is not None:
+                    progress(steps + draw + 1, steps + random_draws)
             own = None
             if self.fixed and self.restarts == 1 and is_random(self.method):
                 seen = distances(self.method.attribute(view, perturbed, chosen, fixed_draws(sources)).maps.detach().float(), clean, aim)
                 own = seen.get("target", seen["original"]).cpu()
             after = view.outputs(perturbed)
         probabilities = [model.as_probabilities(outputs) for outputs in (before, after)]
-        reached = distances(maps, clean, aim)
+        reached = attack._figures(maps, clean, aim)
         middle = {key: torch.stack([each[key] for each in random]).quantile(0.5, dim=0) if random else None for key in reached}
         return Attacked(
             attack=attack,
@@ -165,6 +183,7 @@ class Attack(Perturbation):
             perturbed=perturbed.cpu(),
             targets=chosen.cpu(),
             labels=[model.label(int(each)) for each in chosen],
+            new_labels=[model.label(int(each)) for each in after.argmax(1)],
             predictions=(before.argmax(1).cpu(), after.argmax(1).cpu()),
             probability=(probabilities[0].gather(1, chosen[:, None])[:, 0].cpu(), probabilities[1].gather(1, chosen[:, None])[:, 0].cpu()),
             maps=(clean.cpu(), maps.cpu()),
@@ -175,12 +194,18 @@ class Attack(Perturbation):
             distance_to_original=reached["original"].cpu(),
             random_distance_to_target=middle.get("target"),
             random_distance_to_original=middle["original"],
+            objective=(attack.aimed_at.loss(shares(clean), shares(clean), aim).cpu(), reached["objective"].cpu()),
+            random_objective=middle["objective"],
             own_draws=own,
             history=history,
             blind=blind,
             model=model.name,
             weights=model.weights_hash(),
         )
+
+    def _figures(self, maps: Maps, clean: Maps, aim: Saliency | None) -> dict[str, PerImage]:
+        """What is reported of maps: their distances, and what the attack makes small."""
+        return distances(maps, clean, aim) | {"objective": self.aimed_at.loss(shares(maps), shares(clean), aim)}
 
     def _optimised(self, view: Classifier, images: Images, before: Tensor, clean: Saliency, aim: Saliency | None, judge: Judge, progress: Progress | None) -> Descent:
         """The best of all restarts for each image, with its parameters, and the loss in every step of the first."""

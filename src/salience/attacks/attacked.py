@@ -25,6 +25,7 @@ class Attacked:
         perturbed: As they are now.
         targets: Class explained, (n,).
         labels: Its names.
+        new_labels: Names of the classes predicted after.
         predictions: Predicted classes before and after, (n,) each.
         probability: Of the class explained, before and after.
         maps: Before and after, (n, c, h, w); for random methods from draws that the attack has not seen.
@@ -35,6 +36,8 @@ class Attacked:
         distance_to_original: Cosine distance of the maps before and after.
         random_distance_to_target: What random changes of the same budget reach, the median.
         random_distance_to_original: Likewise.
+        objective: What the attack makes small (`Objective.loss` of the map's shares), before and after.
+        random_objective: What random changes of the same budget reach, the median.
         own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
             that the attack was made with, which flatter it; else None.
         history: The loss before each step, (steps, n).
@@ -48,6 +51,7 @@ class Attacked:
     perturbed: Images
     targets: Targets
     labels: list[str]
+    new_labels: list[str]
     predictions: tuple[Tensor, Tensor]
     probability: tuple[Tensor, Tensor]
     maps: tuple[Maps, Maps]
@@ -58,6 +62,8 @@ class Attacked:
     distance_to_original: PerImage
     random_distance_to_target: PerImage | None
     random_distance_to_original: PerImage | None
+    objective: tuple[PerImage, PerImage]
+    random_objective: PerImage | None
     own_draws: PerImage | None
     history: Tensor
     blind: Tensor
@@ -68,6 +74,11 @@ class Attacked:
     def class_kept(self) -> Tensor:
         """Whether the predicted class is the same as before, (n,)."""
         return self.predictions[0] == self.predictions[1]
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The budget of each threat: what it may use, where `budget` is what it did."""
+        return {threat.name: threat.budget for threat in self.attack.threats}
 
     @property
     def ssim(self) -> PerImage:

@@ -29,7 +29,7 @@ class ReColor(Threat):
     Source: Laidlaw & Feizi (2019), "Functional adversarial attacks"; budget and penalty as in "Smoothed explanations" (2022).
 
     Differs from the source: the authors also draw the lattice's points towards colours that a screen has, which most points are far
-    from; here the result is clamped to such colours instead.
+    from; here the result is clamped to such colours instead, and no colour moves further than the lattice says for it.
     """
 
     budget: float = option(0.06, "largest change of each of L / 100, u / 200 and v / 200", above=0)

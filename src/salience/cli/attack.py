@@ -65,10 +65,13 @@ def attack(
     from salience.core.model import Model
     from salience.core.options import convert
     from salience.show.batch import stems_of
+    from salience.zoo.images import check_path
     from salience.zoo.models import load_model
 
     chosen = Attack(method=method, threat=threat, objective=objective, steps=steps, restarts=restarts, output_weight=output_weight, beta=convert(beta, tuple[float, ...], "beta"), fixed=fixed)
     chosen = dataclasses.replace(chosen, threat=_with_budgets(chosen, budget))
+    for path in images:
+        check_path(path)
     network = load_model(model, device=device)
     if not isinstance(network, Model):
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
@@ -77,10 +80,12 @@ def attack(
     own: list[str] = []
     with progress() as report:
         for path, name in zip(images, stems_of(images), strict=True):
-            row = _attacked(chosen, network, path, out / f"{name}.attack", aim, target, seed, report)
+            row = _attacked(chosen, network, path, out / f"{name}.attack", toward, aim, target, seed, report)
             if as_json:
                 print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
             table.add_row(*map(Text, _cells(row)))
+            if aim is None:
+                own.append(f"{path.name}: {row['objective']} went from {row['objective_before']:.3g} to {row['objective_after']:.3g}; random changes make it {row['random_objective']:.3g}.")
             if row["distance_on_own_draws"] is not None:
                 own.append(f"{path.name}: {row['distance_on_own_draws']:.3f} {'to the target' if aim is not None else 'to the original'} on the draws that the attack has seen.")
     if not as_json:
@@ -93,7 +98,7 @@ def attack(
         console().print(f"The pictures (.png) and changed images (.npz) are in {out}.", highlight=False, markup=False, soft_wrap=True)
 
 
-def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, aim: Any, target: str | None, seed: int, report: Any) -> dict[str, Any]:
+def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: Path | None, aim: Any, target: str | None, seed: int, report: Any) -> dict[str, Any]:
     """Attack one image, write its files, return its row."""
     import numpy as np
 
@@ -105,9 +110,17 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, aim: Any
     image = load_images([path], model)
     found = chosen.run(model, image, aim, target, seed=seed, progress=lambda done, total: report(f"{path.name}: attacking {chosen.method}", done, total))
     seconds = time.perf_counter() - start
-    row = row_of(found, 0) | {"image": str(path), "seed": seed, "seconds": round(seconds, 3), "perturbed": f"{stem}.npz", "pictures": [f"{stem}.png"]}
+    row = row_of(found, 0) | {
+        "image": str(path),
+        "toward": toward and str(toward),
+        "model": found.model,
+        "seed": seed,
+        "seconds": round(seconds, 3),
+        "perturbed": f"{stem}.npz",
+        "pictures": [f"{stem}.png"],
+    }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"model": found.model, "weights": found.weights})))
+    np.savez_compressed(buffer, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"weights": found.weights})))
     for suffix, content in ((".npz", buffer.getvalue()), (".png", attack_figure(found))):
         with atomic(f"{stem}{suffix}") as file:
             file.write(content)
@@ -130,12 +143,18 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
         "class_kept": bool(found.class_kept[index]),
         "probability_before": of(found.probability[0]),
         "probability_after": of(found.probability[1]),
+        "predicted_after": int(found.predictions[1][index]),
+        "label_after": found.new_labels[index],
         "budget": {name: float(used[index]) for name, used in found.budget.items()},
+        "bounds": found.bounds,
         "distance_to_target_before": of(before),
         "distance_to_target_after": of(after),
         "distance_to_original": of(found.distance_to_original),
         "random_distance_to_target": of(found.random_distance_to_target),
         "random_distance_to_original": of(found.random_distance_to_original),
+        "objective_before": of(found.objective[0]),
+        "objective_after": of(found.objective[1]),
+        "random_objective": of(found.random_objective),
         "lpips": of(found.lpips),
         "ssim": of(found.ssim),
         "distance_on_own_draws": of(found.own_draws),
@@ -165,7 +184,10 @@ def _with_budgets(chosen: "Attack", text: str | None) -> tuple:
     if text is None:
         return chosen.threat
     names = [threat.name for threat in chosen.threat]
-    given = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {names[0]: text}
+    pairs = [part.strip().partition("=")[::2] for part in text.split(",")] if "=" in text else [(names[0], text)]
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise InputError(f"--budget names a threat twice ({text}): give each one budget.")
     if len(names) > 1 and "=" not in text:
         raise InputError(f"There are {len(names)} threats, so say whose budget it is: --budget {','.join(f'{name}={text}' for name in names)}.")
     wrong = set(given) - set(names)

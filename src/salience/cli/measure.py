@@ -70,6 +70,7 @@ def measure(
     from rich.text import Text
 
     from salience.core.metric import Metric
+    from salience.zoo.images import check_path
     from salience.zoo.models import load_model
 
     if (maps is None) == (method is None):
@@ -77,6 +78,8 @@ def measure(
     if maps is not None and len(maps) not in (1, len(images)):
         raise InputError(f"{len(maps)} files of maps were given for {len(images)} images: give one for all, or one for each.")
     chosen = [Metric.from_value(each) for each in metric]
+    for path in images:
+        check_path(path)
     classifier = load_model(model, device=device)
     table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
     try:

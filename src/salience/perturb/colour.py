@@ -24,6 +24,12 @@ SLOPE = 903.3
 
 TINY = 1e-6
 
+ROUNDING = 1e-4
+"""By how much more than it was asked to a colour may move: what float32 loses on the way there and back."""
+
+HALVINGS = 12
+"""After so many a colour that a screen cannot be moved from stays."""
+
 
 def _white() -> tuple[float, float]:
     x, y, z = FROM_RGB.sum(1).tolist()
@@ -58,11 +64,27 @@ def to_rgb(luv: Colours) -> Colours:
 
 
 def recoloured(images: Images, change: Lattice) -> Images:
-    """Each pixel's colour plus the change at its place in the lattice, trilinear; RGB in [0, 1]."""
+    """Each pixel's colour plus the change at its place in the lattice, trilinear; RGB in [0, 1].
+
+    Colours that a screen does not have are clamped to those it has. Where that would move one further than it was asked to (near black
+    a small step in u and v is another hue altogether), it goes a half, a quarter, ... of its way.
+    """
     luv = to_luv(images)
     places = (2 * luv - 1).permute(0, 2, 3, 1)[:, None].flip(-1)  # grid_sample names the last axis first
     added = F.grid_sample(change, places, mode="bilinear", padding_mode="border", align_corners=True)[:, :, 0]
-    return to_rgb(luv + added)
+    found = to_rgb(luv + added)
+    with torch.no_grad():
+        asked = added.abs().amax(1) + ROUNDING
+        far = (to_luv(found) - luv).abs().amax(1) > asked
+    if not far.any():
+        return found
+    here, way, asked = *(each.movedim(1, -1)[far].T[None] for each in (luv, added)), asked[far]
+    share = torch.full_like(asked, 0.5)
+    for halving in range(HALVINGS):
+        with torch.no_grad():
+            still = (to_luv(to_rgb(here + share * way)) - here).abs().amax(1)[0] > asked
+        share = torch.where(still, 0.0 if halving == HALVINGS - 1 else share / 2, share)
+    return found.movedim(1, -1).index_put((far,), to_rgb(here + share * way)[0].T).movedim(-1, 1)
 
 
 def points(change: Lattice) -> Float[Tensor, "1 3 l u v"]:

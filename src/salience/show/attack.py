@@ -44,7 +44,7 @@ def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
         grid.under(0, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
         grid.text(0, 1, "image after")
         grid.picture(0, 1, _large(_rgb(after)))
-        kept = "class kept" if attacked.class_kept[index] else "class changed"
+        kept = "class kept" if attacked.class_kept[index] else f"class changed to {attacked.new_labels[index]}"
         grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}", INK)
         grid.text(0, 2, "difference")
         grid.picture(0, 2, _large(signed.colour(change)))

@@ -23,7 +23,8 @@ PGD_STEPS, PGD_RESTARTS = 20, 5
 TUNED_ON = 200
 """Test pictures on which the weight noise for noisegrad is found."""
 
-RESAMPLES = 200
+GROUPS = 100
+"""Groups of pictures that are left out in turn for the interval of mean average precision."""
 
 Report = Callable[[str, int, int | None], None]
 """Called as ``report(what, done, total)``."""
@@ -116,16 +117,27 @@ def share(hits: np.ndarray) -> dict[str, Any]:
 
 
 def _mean_average_precision(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Mean over the classes that are there of the average precision, and its interval over resampled images."""
+    """Mean over the classes that are there of the average precision, and its interval over images.
+
+    Images are not drawn again for it: one drawn twice ranks beside itself, which raises average precision. Their jackknife values are.
+    """
+    from scipy.stats import t
     from sklearn.metrics import average_precision_score
 
     def mean(rows: np.ndarray) -> float:
         there = labels[rows].any(0)
         return float(average_precision_score(labels[rows][:, there], outputs[rows][:, there])) if there.any() else 0.0
 
-    source, n = np.random.default_rng(0), len(labels)
-    low, high = np.quantile([mean(source.integers(0, n, n)) for _ in range(RESAMPLES)], [0.025, 0.975])
-    return {"measure": "mean average precision", "value": round(mean(np.arange(n)), 5), "low": round(float(low), 5), "high": round(float(high), 5), "images": n}
+    n = len(labels)
+    value = mean(np.arange(n))
+    groups = np.array_split(np.random.default_rng(0).permutation(n), min(n, GROUPS))
+    if len(groups) > 1:
+        without = np.array([mean(np.setdiff1d(np.arange(n), group)) for group in groups])
+        error = np.sqrt((len(groups) - 1) * np.var(without))
+        low, high = np.clip(value + t.ppf([0.025, 0.975], len(groups) - 1) * error, 0, 1)
+    else:
+        low, high = 0.0, 1.0
+    return {"measure": "mean average precision", "value": round(value, 5), "low": round(float(low), 5), "high": round(float(high), 5), "images": n}
 
 
 def figure(found: dict[str, Any] | None) -> str:
