@@ -1,4 +1,4 @@
-"""What waiting costs: gradients on a machine that others use too, with threads that spin while they wait (OpenMP's habit) and with threads that sleep (what `salience` on the command line asks for).
+"""What waiting costs: gradients on a machine that others use too, with threads that spin long while they wait (OpenMP's habit), that soon sleep (what `salience` on the command line asks for), and that sleep at once.
 
 The other process multiplies matrices in as many threads as there are cores.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from _timing import report, spread
-from salience.cli import WAITING, waiting_asleep
+from salience.cli import WAITING, waiting_briefly
 
 OTHER = """
 import torch
@@ -54,10 +54,14 @@ def beside(busy: bool) -> Iterator[None]:
 
 
 def main() -> None:
-    """One row for threads that spin and one for threads that sleep."""
-    asleep: dict[str, str] = {}
-    waiting_asleep(asleep)
-    cases = {"spinning (OpenMP's default)": {}, f"asleep ({', '.join('='.join(each) for each in asleep.items())})": asleep}
+    """One row for each way to wait."""
+    ours: dict[str, str] = {}
+    waiting_briefly(ours)
+    cases = {
+        "spin (OpenMP's default)": {},
+        f"spin briefly ({', '.join('='.join(each) for each in ours.items())}, as on our command line)": ours,
+        "sleep (OMP_WAIT_POLICY=passive)": {"OMP_WAIT_POLICY": "passive"},
+    }
     found: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in cases}
     for _ in range(TURNS):
         for busy in (False, True):

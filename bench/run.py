@@ -4,5 +4,5 @@ import subprocess
 import sys
 
 if __name__ == "__main__":
-    for file, options in (("chunk_size", []), ("quick", []), ("speed", []), ("memory", []), ("metrics", []), ("training", []), ("attack", []), ("rise", sys.argv[1:])):
+    for file, options in (("chunk_size", []), ("quick", []), ("busy", []), ("speed", []), ("memory", []), ("metrics", []), ("training", []), ("attack", []), ("rise", sys.argv[1:])):
         subprocess.run([sys.executable, f"bench/{file}.py", *options], check=True)

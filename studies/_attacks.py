@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from salience.attacks._problem import fixed_draws
 from salience.core.draws import streams
 from salience.core.files import atomic
 from salience.core.objective import cosine_distance, shares
-from salience.show.overlay import drawing
+from salience.show.overlay import drawing, write
 from salience.studies.comparison import FEWEST_PAIRS
 
 DELTA, FLOW, ALL = "Delta", "Delta+StAdv", "Delta+StAdv+Recolor"
@@ -632,7 +633,9 @@ def bars(found: Found) -> Figure:
                 axes.legend(fontsize=7, frameon=False, loc="upper right")
                 axes.set_ylim(top=axes.get_ylim()[1] * 1.4)
         figure.tight_layout(rect=(0, 0.06, 1, 1))
-        figure.text(
+        write(
+            figure,
+            0.98,
             0.01,
             0.015,
             f"{found.place.title}. Bars: means over {len(found.place.pictures)} pictures, class kept or not; lines: one standard deviation. The authors' budgets, which are not equal.",
@@ -653,7 +656,7 @@ def reach(found: Found) -> Figure:
             axes = figure.add_subplot(lines, columns, place + 1)
             alone, combined = [found.cell(subject, DELTA, budget) for budget in DELTAS], {kind: found.cell(subject, kind, EQUAL) for kind in COMBINED}
             kept = np.all([each["kept"] == 1 for each in (*alone, *combined.values())], axis=0)
-            axes.set_title(f"{subject.title} ({kept.sum()} pictures)", size=9, weight="bold", loc="left")
+            axes.set_title(textwrap.fill(f"{subject.title} ({kept.sum()} pictures)", 34), size=9, weight="bold", loc="left")
             if not kept.any():
                 continue
             before = float(alone[0]["before"][kept].mean())
@@ -672,7 +675,9 @@ def reach(found: Found) -> Figure:
             if not figure.legends:
                 figure.legend(*axes.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.003, 0.2 / height), ncols=4, fontsize=7, frameon=False)
         figure.tight_layout(rect=(0, 0.5 / height, 1, 1))
-        figure.text(
+        write(
+            figure,
+            0.98,
             0.01,
             0.01,
             f"{found.place.title}. Means over the pictures whose class every attack shown keeps. A diamond below the line: the combined attack reaches further than Delta at the same SSIM.",

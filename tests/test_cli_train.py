@@ -12,7 +12,7 @@ import salience as sal
 from salience import cli
 from salience.training import card
 from salience.training.architecture import list_architectures
-from salience.training.recipe import list_recipes
+from salience.training.recipe import Recipe, list_recipes
 
 SMALL = ("--architecture", "lenet", "--epochs", "2", "--attacked", "4")
 
@@ -88,6 +88,14 @@ def test_full_sets_what_is_not_spelled_out(run):
     assert code == 0
     options = json.loads(out)["options"]
     assert [options[key] for key in ("batch", "degrees", "epochs", "rate", "drops", "shift")] == ["48", "3.0", "1", "0.001", "0", "2"]
+
+
+def test_full_pictures_of_several_labels_have_the_papers_size(run):
+    """They had 32 pixels a side, and the network began from nothing."""
+    assert Recipe.from_value("multilabel").full_network == "torchvision:resnet18:pretrained=true"
+    command = ("train", "multilabel:batch=4", "--data", "cifar10:root=.,limit=4", "--architecture", "torchvision:resnet18", "--epochs", "1", "--attacked", "0", "--json")
+    assert json.loads(run(*command, "--full", "--out", "full")[1])["size"] == [224, 224]
+    assert json.loads(run(*command, "--out", "plain")[1])["size"] == [32, 32]
 
 
 def test_full_keeps_what_is_spelled_out_as_it_would_have_been_anyway(run):

@@ -14,6 +14,7 @@ from salience.attacks._problem import Problem, fixed_draws, units
 from salience.cli.attack import row_of
 from salience.core.classifier import Tape
 from salience.core.draws import streams
+from salience.core.metric import UndefinedError
 from salience.core.objective import cosine_distance, shares
 from salience.core.robustness import compared
 from salience.perturb.relu import ReplaceReLU, softplus
@@ -312,6 +313,14 @@ def test_a_study_can_perturb_by_an_attack(net, pictures):
     assert torch.equal(again.images, attacked.images)
     assert attacked.prediction_changed.shape == noise.prediction_changed.shape
     assert dataclasses.replace(perturbation, method=sal.Gradient()).aiming(False).objective == sal.TopK()
+
+
+@pytest.mark.parametrize("method", ["random", "rise:samples=2"])
+def test_a_method_that_cannot_be_attacked_has_no_such_number_in_a_study(net, pictures, method):
+    """Every study has a control: its rows were called failed."""
+    view = net.using(score=net.named_score("logit"))
+    with pytest.raises(UndefinedError, match=r"^The maps of .* are not differentiable, so they cannot be attacked: "):
+        compared(sal.Explainer.from_value(method), view, pictures, torch.tensor([0, 1, 2, 3]), streams(0, 4), sal.Perturbation.from_value("attack:steps=1"))
 
 
 MISTAKES = {

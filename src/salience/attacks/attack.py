@@ -21,6 +21,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
+from salience.core.metric import UndefinedError
 from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
 from salience.core.options import option
@@ -116,7 +117,10 @@ class Attack(Perturbation):
     def against(self, explainer: Explainer, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
         """The images attacked so that this explainer's maps change: how a study perturbs them."""
         chosen = dataclasses.replace(self, method=explainer).aiming(False)
-        check_differentiable(explainer)
+        try:
+            check_differentiable(explainer)
+        except InputError as error:
+            raise UndefinedError(str(error)) from error  # no mistake in a study, which has controls: there is no such attack
         judge = Judge(model, explainer, targets, list(streams))
         with without_denormals():
             return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None).images

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = typer.main.get_command(app)
-    waiting_asleep(os.environ)
+    waiting_briefly(os.environ)
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module=r"salience\.")
         warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}")
@@ -74,14 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _failed(KeyboardInterrupt()) if code == INTERRUPTED else 0
 
 
-def waiting_asleep(environment: MutableMapping[str, str]) -> None:
-    """Have threads sleep while they wait, unless the user has said otherwise.
+def waiting_briefly(environment: MutableMapping[str, str]) -> None:
+    """Have threads spin only briefly while they wait, and then sleep, unless the user has said otherwise.
 
-    OpenMP's spin instead: beside another busy process they take the processor from the very thread they wait for (`bench/busy.py`
-    measures it). It is read once, when torch is loaded, so a library can leave this to its user alone.
+    OpenMP's spin much longer: beside another busy process they take the processor from the very thread they wait for
+    (`bench/busy.py` measures it). It is read once, when torch is loaded, so a library can leave this to its user alone.
     """
     if not any(name in environment for name in WAITING):
-        environment["OMP_WAIT_POLICY"] = "passive"
+        environment["GOMP_SPINCOUNT"] = "5000"
 
 
 def _failed(error: BaseException) -> int:

@@ -48,7 +48,7 @@ def train(
     ] = None,
     test: Annotated[str | None, typer.Option(help="Pictures for the card.", show_default="the data set's own test split", metavar="D", rich_help_panel="What is trained")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="A trained folder or a safetensors file to begin with.", metavar="DIR", rich_help_panel="What is trained")] = None,
-    size: Annotated[int, typer.Option(help="Height and width of the pictures.", metavar="N", rich_help_panel="What is trained")] = 32,
+    size: Annotated[int | None, typer.Option(help="Height and width of the pictures.", show_default="32; with --full the papers'", metavar="N", rich_help_panel="What is trained")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times that every picture is seen.", show_default="the recipe's own", metavar="N", rich_help_panel="How")] = None,
     full: Annotated[bool, typer.Option("--full", help="The papers' setting: epochs, optimiser, augmentation; what the recipe spells out stays.", rich_help_panel="How")] = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.", metavar="N", rich_help_panel="How")] = 0,
@@ -69,15 +69,16 @@ def train(
     from salience.core.spec import written
     from salience.training.architecture import Architecture
     from salience.training.loop import train as trained
-    from salience.training.recipe import Recipe
+    from salience.training.recipe import SIZE, Recipe
     from salience.zoo.datasets import Dataset
 
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    if size < 1 or attacked < 0:
+    if (size is not None and size < 1) or attacked < 0:
         raise InputError("--size must be at least 1 and --attacked at least 0.")
     chosen = Recipe.from_value(recipe)
-    network = Architecture.from_value(architecture or chosen.network)
+    network = Architecture.from_value(architecture or (chosen.full_network if full else chosen.network))
+    size = size or (chosen.full_size if full else SIZE)
     if full:
         chosen = dataclasses.replace(chosen.full(network), **{name: getattr(chosen, name) for name in written(recipe)})
     if epochs is not None:

@@ -21,7 +21,7 @@ class Multilabel(Recipe):
     Cost: one forward and one backward pass a picture.
 
     Full setting: 200 epochs of stochastic gradient descent, rate 0.01 and a half of it for the second half; pictures mirrored, turned by up to
-    30 degrees, slanted by up to 5. With ``--architecture torchvision:resnet18:pretrained=true --size 224`` it begins with ImageNet's weights.
+    30 degrees, slanted by up to 5. Pictures have 224 pixels a side, and unless another network is asked for it begins with ImageNet's weights.
 
     Source: "NoiseGrad and FusionGrad" (2022), appendix on training.
 
@@ -31,6 +31,8 @@ class Multilabel(Recipe):
 
     multilabel: ClassVar[bool] = True
     network: ClassVar[str] = "torchvision:resnet18"
+    full_network: ClassVar[str] = "torchvision:resnet18:pretrained=true"
+    full_size: ClassVar[int] = 224
 
     def full(self, architecture: Architecture) -> Recipe:
         """The papers' PASCAL VOC setting."""

@@ -20,6 +20,10 @@ WARM_UP = 0.2
 """Share of the steps in which the learning rate rises, where no drops are given."""
 
 
+SIZE = 32
+"""Height and width of the pictures, unless something else is asked for: CIFAR's."""
+
+
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Recipe(Augmentation):
     """Base of all recipes. A recipe is a frozen dataclass with a docstring and `loss`.
@@ -27,7 +31,9 @@ class Recipe(Augmentation):
     Attributes:
         multilabel: Whether its labels are rows of 0 and 1.
         pretrained: Whether it begins with a trained network.
-        network: The papers' network, which `salience train --full` takes if none is given.
+        network: What `salience train` takes if no network is given.
+        full_network: What it takes then with ``--full``: the papers' network.
+        full_size: Height and width of the papers' pictures.
     """
 
     kind = "recipe"
@@ -35,6 +41,8 @@ class Recipe(Augmentation):
     multilabel: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     network: ClassVar[str] = "resnet18"
+    full_network: ClassVar[str] = "resnet18"
+    full_size: ClassVar[int] = SIZE
 
     epochs: int = option(20, "times that every picture is seen", at_least=1)
     batch: int = option(128, "pictures in one step", at_least=1)
