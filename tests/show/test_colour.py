@@ -142,11 +142,11 @@ class TestUndecided:
 
     def test_an_error_that_all_pixels_share_leaves_none_undecided(self):
         """The blocks differ in their level alone: pixels stand out of the map as surely as if there were no error."""
-        pattern, levels = torch.tensor([[[[-1.0, 0.0, 1.0]]]]), torch.linspace(-3, 3, 20).view(20, 1, 1, 1, 1)
-        e = explanation(pattern, stderr=2.0, method="rise", blocks=pattern + levels, counts=torch.full((20, 1), 5.0))
+        pattern, levels = torch.tensor([[[[-1.0, 0.0, 1.0]]]]), torch.linspace(-30, 30, 20).view(20, 1, 1, 1, 1)
+        e = explanation(pattern, stderr=4.0, method="rise", blocks=pattern + levels, counts=torch.full((20, 1), 5.0))
         view = shown(e)[0]
         assert view.undecided.tolist() == [[False, True, False]]
-        assert np.allclose(view.stderr, 2.0)
+        assert np.allclose(view.stderr, 4.0)
 
     def test_the_error_of_the_channel_sum_comes_from_the_blocks(self, conv, photos):
         e = sal.explain("smoothgrad:samples=12", conv, photos)
