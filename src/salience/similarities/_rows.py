@@ -50,26 +50,12 @@ def centred(values: Rows) -> Rows:
 
 
 def average_ranks(values: Rows) -> Rows:
-    """Ranks from 1, of float32 or float64 values on the CPU; equal values share the mean of their first and last place."""
+    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. In NumPy, whose sort is twice as fast as torch's."""
     ranks = np.empty(values.shape)
     for row, into in zip(values.numpy(), ranks, strict=True):
-        order = ascending(row)
+        order = row.argsort()
         ordered = row[order]
         first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         last = np.append(first[1:], len(row))
         into[order] = np.repeat((first + 1 + last) / 2, last - first)
     return torch.from_numpy(ranks)
-
-
-def ascending(row: np.ndarray) -> np.ndarray:
-    """The places of the values of a row from the smallest to the largest, as its ``argsort``.
-
-    For float32 from one sort of whole numbers that hold the value above and the place below: NumPy sorts numbers several times as fast as it sorts places.
-    """
-    if row.dtype != np.float32:
-        return row.argsort()
-    bits = np.ascontiguousarray(row).view(np.int32)
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats count downwards in their bits
-    keys = (ordered.astype(np.int64) << 32) | np.arange(len(row))
-    keys.sort()
-    return keys & 0xFFFFFFFF

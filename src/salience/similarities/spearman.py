@@ -5,7 +5,7 @@ import torch
 from salience.core.registry import register
 from salience.core.similarity import Similarity
 from salience.core.types import Maps, PerImage
-from salience.similarities._rows import average_ranks, constant
+from salience.similarities._rows import average_ranks, constant, rows
 
 
 @register("similarity", "spearman", higher_is_better=True, of="maps", cites="Spearman 1904")
@@ -24,7 +24,7 @@ class Spearman(Similarity):
 
     def compare(self, first: Maps, second: Maps) -> PerImage:
         """Rank correlations."""
-        a, b = first.flatten(1), second.flatten(1)
+        a, b = rows(first), rows(second)
         mean = (a.shape[1] + 1) / 2
         one, other = average_ranks(a) - mean, average_ranks(b) - mean
         lengths = [each.square().sum(1) for each in (one, other)]
