@@ -232,7 +232,15 @@ def levels(model: sal.Model, given: argparse.Namespace) -> Levels:
         model: The network.
         given: The script's options.
     """
-    tuning = tune("noisegrad", model, load(data(given, shuffle=1)), limit=2000 if given.full else 200, auc_images=0, announce=lambda text: sys.stderr.write(f"weight noise of {model.name}: {text}\n"))
+    tuning = tune(
+        "noisegrad",
+        model,
+        load(data(given, shuffle=1)),
+        limit=2000 if given.full else 200,
+        auc_images=0,
+        make_auto=False,
+        announce=lambda text: sys.stderr.write(f"weight noise of {model.name}: {text}\n"),
+    )
     return Levels(noise_level(model, ALPHA), float(f"{tuning.choices[0].row.weight_sigma:.4g}"), radius(model), tuning)
 
 

@@ -153,8 +153,8 @@ def _voc() -> Path:
 
 def weight_sigma(model: sal.Model) -> float:
     """The weight noise at which accuracy drops by 5 %: the model's own, or searched on photographs."""
-    if model.weight_sigma is not None:
-        return model.weight_sigma
+    if model.carried_weight_sigma is not None:
+        return model.carried_weight_sigma
     paths = sorted((_voc() / "JPEGImages").glob("*.jpg"))[:TUNED_ON]
     return tuned_weight_sigma(model, sal.load_images(paths, model).as_subclass(torch.Tensor))
 

@@ -129,7 +129,8 @@ def gallery() -> Figure:
     """Figure 12: two photographs by the default model, more draws from left to right."""
     model = default()
     images = sal.load_images([data_file("photos", "catdog.png"), data_file("photos", "parrot.png")], model)
-    sigma = model.weight_sigma or 0.0
+    sigma = model.carried_weight_sigma
+    assert sigma is not None  # every model by that name has one
     found = [sal.explain(noisy("gradient", 0.0, sigma, Draws(count, 1, 1)), model, images) for count in SHOWN]
     lines: list[tuple[str, list[Panel | None]]] = []
     for place in range(len(images)):

@@ -174,11 +174,11 @@ def settings(given: argparse.Namespace) -> list[Setting]:
         found.append(Setting(name, architecture(name), data(given, targets="predicted"), given.limit, levels(cmnist_network(name), given).ng, draws))
     if CIFAR in wanted:
         name, cifar = "python:models:resnet20", {"root": str(data_file("cifar10_lossless4000_train.npz")), "split": "train"}
-        sigma = tune("noisegrad", network(name), sal.load_dataset("cifar10", shuffle=1, **cifar), limit=2000 if given.full else 200, auc_images=0).choices[0].row.weight_sigma
+        sigma = tune("noisegrad", network(name), sal.load_dataset("cifar10", shuffle=1, **cifar), limit=2000 if given.full else 200, auc_images=0, make_auto=False).choices[0].row.weight_sigma
         found.append(Setting(name, "resnet20, CIFAR-10 (training pictures)", cifar | {"dataset": "cifar10", "shuffle": 0, "targets": "predicted"}, given.limit, sigma, draws))
     if PHOTOGRAPHS in wanted:
         photographs = {"dataset": "folder", "root": str(data_file("imagenet_photos", "labels.csv").parent), "labels": "labels.csv", "shuffle": 0, "targets": "predicted"}
-        sigma = network().weight_sigma
+        sigma = network().carried_weight_sigma
         assert sigma is not None  # every model by that name has one
         found.append(Setting("efficientnet-lite0", "efficientnet-lite0, photographs", photographs, max(1, given.limit // FEWER), sigma, draws))
     return found

@@ -62,6 +62,23 @@ def test_table_sentences_and_files(run, photos):
     assert sal.explain("noisegrad:weight_samples=2", model, torch.rand(1, 3, 24, 32)).record["images"]["weight_sigma"] == pytest.approx([record["choices"][0]["row"]["weight_sigma"]])
 
 
+def test_what_is_found_is_taken_instead_of_what_a_model_carries(run, photos):
+    model, image = sal.load_model("cmnist-lenet"), torch.rand(1, 3, 32, 32)
+
+    def level():
+        return sal.explain("noisegrad:weight_samples=2", model, image).record["images"]["weight_sigma"][0]
+
+    carried = level()
+    code, out, _ = run("noisegrad", "--model", "cmnist-lenet", "--data", photos, "--limit", 3, "--draws", 3)
+    assert code == 0
+    (said,) = [line for line in out.splitlines() if line.startswith("On this machine")]
+    found = json.loads(Path("out/tune.json").read_text())["choices"][0]["row"]["weight_sigma"]
+    assert said.startswith(f"On this machine weight_sigma=auto now takes {found:.3g} for cmnist-lenet instead of the {carried:g} that it carries; to undo this, delete ")
+    assert level() == pytest.approx(found) != carried
+    Path(said.split("delete ")[1].rstrip(".")).unlink()
+    assert level() == carried
+
+
 def test_json_is_what_the_library_finds_and_comes_from_the_cache(run, photos):
     code, out, _ = run("uniformgrad:noise_level=0.4", *TINY, "--data", f"folder:root={photos}", "--limit", 2, "--draws", 3, "--seed", 5, "--json")
     assert code == 0

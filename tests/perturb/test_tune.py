@@ -1,5 +1,6 @@
 """The search for a level of noise: closed forms, common draws, and what is kept in files."""
 
+import copy
 import json
 import math
 
@@ -133,6 +134,13 @@ def test_gaussian_noise_is_that_of_smoothgrad():
     assert torch.equal(tune.gaussian(stream, (3, 5, 7), 2), sal.SmoothGrad().noise(stream, (3, 5, 7), 2))
 
 
+def other_weights(model):
+    """The same model, of which nothing is kept."""
+    other = copy.deepcopy(model)
+    other.module.head.bias.data += 1
+    return other
+
+
 class TestKept:
     """What ``weight_sigma=auto`` takes, and from where."""
 
@@ -148,12 +156,15 @@ class TestKept:
         monkeypatch.setattr(tune, "smallest_crossing", lambda *_, **__: calls.append(1) or 0.3)
         return calls
 
-    def test_own_level_then_kept_then_search(self, unnamed, searched, photos):
+    def test_own_level_then_kept_then_carried_then_search(self, unnamed, searched, photos):
         assert tuned_weight_sigma(unnamed, photos) == 0.3
         keep_weight_sigma(unnamed.weights_hash(), 0.07, {"method": "noisegrad"})
         assert tuned_weight_sigma(unnamed, photos) == 0.07
         e = sal.explain("noisegrad:weight_samples=2", unnamed, photos)
         assert e.record["images"]["weight_sigma"] == pytest.approx([0.07] * 2)
+        unnamed.carried_weight_sigma = 0.02
+        assert tuned_weight_sigma(unnamed, photos) == 0.07
+        assert tune.known_weight_sigma(other_weights(unnamed)) == 0.02
         unnamed.weight_sigma = 0.01
         assert tuned_weight_sigma(unnamed, photos) == 0.01
         assert len(searched) == 1

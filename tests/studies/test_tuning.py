@@ -17,7 +17,7 @@ import salience as sal
 from salience.core import registry
 from salience.perturb import tune as of_noise
 from salience.perturb import weights
-from salience.perturb.tune import CacheWarning, cache_folder, tuned_weight_sigma
+from salience.perturb.tune import CacheWarning, cache_folder, known_weight_sigma, tuned_weight_sigma
 from salience.studies import tuning
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.tuned import Basis, Choice, Row, Tuning
@@ -289,6 +289,13 @@ class TestKept:
             warnings.simplefilter("ignore")
             e = sal.explain("fusiongrad:weight_samples=2,samples=2", two, images)
         assert e.record["images"]["weight_sigma"] == pytest.approx([choice.row.weight_sigma / 2] * 20)
+
+    def test_a_study_may_look_without_changing_it(self, two):
+        data = of_ratios(np.linspace(0.5, 0.9, 20))
+        tune("noisegrad", two, data, draws=5, make_auto=False)
+        assert known_weight_sigma(two) is None
+        tune("noisegrad", two, data, draws=5)
+        assert known_weight_sigma(two) is not None
 
     def test_the_last_one_counts_also_if_it_was_kept(self, two):
         many, few = of_ratios(np.linspace(0.5, 0.9, 20)), of_ratios([0.95, 0.97])

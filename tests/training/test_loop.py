@@ -77,7 +77,7 @@ def test_a_finished_run_is_a_model(finished):
     test = striped(64, 1)
     hits = (model.outputs(test.pixels()).argmax(1) == test.labels).float().mean().item()
     assert hits == pytest.approx(card["accuracy"]["value"], abs=1e-4)
-    assert (model.size, list(model.labels), model.crop_fraction, model.weight_sigma) == ((32, 32), list(test.classes), 1.0, card["weight_sigma"])
+    assert (model.size, list(model.labels), model.crop_fraction, model.carried_weight_sigma) == ((32, 32), list(test.classes), 1.0, card["weight_sigma"])
     assert sal.explain("gradient", model, test.pixels(slice(2))).maps.shape[-2:] == (32, 32)
 
 

@@ -21,7 +21,7 @@ def test_default_model_sees_what_is_there():
     assert found[1] == "espresso"
     assert found[2] in {"missile", "projectile"}
     assert model.mean_colour.tolist() == pytest.approx([127 / 255] * 3)
-    assert model.weight_sigma is not None
+    assert model.carried_weight_sigma is not None
 
 
 def test_torchvision_and_timm_without_weights():

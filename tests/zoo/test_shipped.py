@@ -66,7 +66,7 @@ def test_the_note_is_the_tools_and_has_no_figures_that_nothing_prints(name, monk
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_loads_and_can_be_explained(name):
     model, card = sal.load_model(name), card_of(name)
-    assert (model.name, model.size, list(model.labels), model.weight_sigma) == (name, (32, 32), card["classes"], card["weight_sigma"])
+    assert (model.name, model.size, list(model.labels), model.carried_weight_sigma) == (name, (32, 32), card["classes"], card["weight_sigma"])
     assert sum(weight.numel() for weight in model.module.parameters()) == card["weights"]
     assert not model.module.training
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -117,7 +117,7 @@ def test_the_robust_network_survives_what_the_other_does_not():
 @needs_data
 def test_the_weight_noise_of_the_card_costs_about_five_percent():
     model, data = sal.load_model("cmnist-lenet"), pictures("cmnist-lenet", 200)
-    assert 0.02 < accuracy_drop(model, data.pixels(), model.weight_sigma, seed=1) < 0.1
+    assert 0.02 < accuracy_drop(model, data.pixels(), model.carried_weight_sigma, seed=1) < 0.1
 
 
 @needs_data

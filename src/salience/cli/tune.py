@@ -68,6 +68,8 @@ def _print(found: "Tuning", model: "Classifier") -> None:
     """The levels as a table, and what was found in sentences."""
     from rich.text import Text
 
+    from salience.perturb.tune import kept_weight_sigma, level_file
+
     def shown(value: float | None, factor: float = 1, digits: int = 3) -> str:
         return "" if value is None else f"{factor * value:.{digits}f}"
 
@@ -82,5 +84,8 @@ def _print(found: "Tuning", model: "Classifier") -> None:
     console().print(table)
     for sentence in found.sentences():
         console().print(sentence[0].upper() + sentence[1:], highlight=False, markup=False, soft_wrap=True)
-    if found.option == "weight_sigma" and model.weight_sigma is not None:
-        console().print(f"{model.name} carries the level {model.weight_sigma:g}, so weight_sigma=auto stays with that.", highlight=False, markup=False, soft_wrap=True)
+    weights, level = model.weights_hash(), kept_weight_sigma(model)
+    if found.option == "weight_sigma" and weights is not None and level is not None:
+        instead = "" if model.carried_weight_sigma is None else f" instead of the {model.carried_weight_sigma:g} that it carries"
+        undo = f"to undo this, delete {level_file(weights)}."
+        console().print(f"On this machine weight_sigma=auto now takes {level:.3g} for {model.name}{instead}; {undo}", highlight=False, markup=False, soft_wrap=True)

@@ -94,7 +94,8 @@ class Classifier:
         precision: ``float32`` or ``bfloat16``.
         fit: How photographs are brought to `size`: ``crop``, ``squash`` or ``pad``.
         crop_fraction: Share of the shorter side that ``crop`` keeps.
-        weight_sigma: The weight noise at which relative accuracy drops by 5 %, if it is known.
+        weight_sigma: The level of weight noise that ``weight_sigma=auto`` takes; None leaves it to `known_weight_sigma`.
+        carried_weight_sigma: The weight noise at which relative accuracy drops by 5 %, if it was measured when the model was published.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Classifier:
     fit: str = "crop"
     crop_fraction: float = 0.875
     weight_sigma: float | None = None
+    carried_weight_sigma: float | None = None
     device: torch.device = torch.device("cpu")
 
     def using(self: T, **changes: object) -> T:

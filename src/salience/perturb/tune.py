@@ -32,6 +32,9 @@ LARGEST = 1.0
 WEIGHT_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, LARGEST)
 """Weight noise that is tried first, until the drop is reached."""
 
+LEVEL = "weight_sigma"
+"""Name of the record that says which level ``weight_sigma=auto`` takes."""
+
 SMALLEST = 1e-5
 """Where a search downwards ends: a network that loses its classes below has lost them without noise."""
 
@@ -159,8 +162,7 @@ def smallest_crossing(drop: Callable[[float], float], levels: Sequence[float], *
 def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS, precision: float = 0.05) -> float:
     """The smallest sigma at which the relative accuracy drop reaches 5 %.
 
-    Named models carry theirs, measured on many photographs; for others it is what `salience tune` last found for
-    the same weights. Where neither is known it is searched on the images given, and not kept: they may be few.
+    It is what `known_weight_sigma` says. Where nothing is known it is searched on the images given, and not kept: they may be few.
 
     Args:
         model: A white box.
@@ -176,9 +178,7 @@ def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS,
 
     Source: "NoiseGrad" (2022), eq. 5; the paper leaves the search open.
     """
-    if model.weight_sigma is not None:
-        return model.weight_sigma
-    known = kept_weight_sigma(model)
+    known = known_weight_sigma(model)
     if known is not None:
         return known
     found = smallest_crossing(lambda sigma: accuracy_drop(model, images, sigma, draws=draws), WEIGHT_LEVELS, precision=precision)
@@ -223,19 +223,32 @@ def keep(weights: str, name: str, record: dict) -> None:
         warnings.warn(f"The noise level found is not kept for next time: {error}", CacheWarning, stacklevel=1)
 
 
+def known_weight_sigma(model: Classifier) -> float | None:
+    """The level of weight noise of a model: the one it was given, else what `salience tune` last found for its weights, else the one that a named model carries; None if there is none."""
+    if model.weight_sigma is not None:
+        return model.weight_sigma
+    kept_level = kept_weight_sigma(model)
+    return model.carried_weight_sigma if kept_level is None else kept_level
+
+
 def kept_weight_sigma(model: Classifier) -> float | None:
     """The level of weight noise that `salience tune` last found for a model's weights; None if it found none."""
     if not (cache_folder() / "tune").is_dir():
         return None
     weights = model.weights_hash()
-    record = None if weights is None else kept(weights, "weight_sigma")
+    record = None if weights is None else kept(weights, LEVEL)
     if record is None:
         return None
     sigma = record.get("weight_sigma")
     if isinstance(sigma, int | float) and math.isfinite(sigma) and 0 < sigma <= LARGEST:
         return float(sigma)
-    warn_of(_path(record["weights"], "weight_sigma"), f"weight_sigma is {sigma!r}")
+    warn_of(level_file(record["weights"]), f"weight_sigma is {sigma!r}")
     return None
+
+
+def level_file(weights: str) -> Path:
+    """Where the level for some weights is kept."""
+    return _path(weights, LEVEL)
 
 
 def keep_weight_sigma(weights: str, sigma: float, record: dict) -> None:
@@ -246,7 +259,7 @@ def keep_weight_sigma(weights: str, sigma: float, record: dict) -> None:
         sigma: The level.
         record: How it was found.
     """
-    keep(weights, "weight_sigma", record | {"weight_sigma": sigma})
+    keep(weights, LEVEL, record | {"weight_sigma": sigma})
 
 
 def warn_of(path: Path | str, fault: object) -> None:

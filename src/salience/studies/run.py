@@ -19,7 +19,7 @@ import torch
 import salience
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
-from salience.perturb.tune import kept_weight_sigma
+from salience.perturb.tune import known_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.store import Store
 from salience.studies.study import Study
@@ -246,7 +246,7 @@ def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, 
     networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
     models = {name: network.weights_hash() for name, network in networks.items()}
     tuned = any(_takes_a_level(Explainer.from_value(method)) for method in study.methods)
-    levels = {name: network.weight_sigma if network.weight_sigma is not None else kept_weight_sigma(network) for name, network in networks.items() if tuned}
+    levels = {name: known_weight_sigma(network) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
     settings = {name: network.settings for name, network in networks.items()}

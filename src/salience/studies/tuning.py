@@ -92,6 +92,7 @@ def tune(
     seed: int = 0,
     auc_images: int = AUC_IMAGES,
     fit: str | None = None,
+    make_auto: bool = True,
     report: Report | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Tuning:
@@ -106,7 +107,7 @@ def tune(
     ACC(inf) is then the mean share of pictures that have a label.
 
     What was found is kept with the hash of the weights: asking again costs no passes, and of a method with noise in the
-    weights it is what ``weight_sigma=auto`` takes, unless the model carries a level of its own.
+    weights it is what ``weight_sigma=auto`` takes from then on, unless ``model.weight_sigma`` is set.
 
     Args:
         method: With the option ``weight_sigma`` or ``noise_level``; with both the first is tuned.
@@ -117,6 +118,7 @@ def tune(
         seed: Of all draws.
         auc_images: Pictures with masks, at most, on which the method's maps are made at each level of the grid; 0: none.
         fit: How pictures are brought to the model's size; None: the model's own way.
+        make_auto: Whether ``weight_sigma=auto`` shall take a level of weight noise that is found.
         report: Called as ``report(what, done, total)``.
         announce: Told once what the work will cost, about.
 
@@ -148,7 +150,7 @@ def tune(
             found = _Search(explainer, model, items, draws, seed, fit, report or (lambda what, done, total: None)).tuning(str(source), auc_images, weights, announce or (lambda text: None))
         if weights is not None:
             keep(weights, key, found.record())
-    if weights is not None:
+    if weights is not None and make_auto:
         _make_auto(weights, found)
     return found
 

@@ -41,7 +41,7 @@ def model_of(card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     module = module.eval().to(memory_format=torch.channels_last)
     model = Model(module, mean=card["mean"], std=card["std"], size=card["size"], labels=card["classes"], outputs="multilabel" if Recipe.from_value(card["recipe"]).multilabel else "logits")
     model.crop_fraction = 1.0
-    model.weight_sigma = card.get("weight_sigma")
+    model.carried_weight_sigma = card.get("weight_sigma")
     return model
 
 

@@ -116,7 +116,7 @@ def _efficientnet_lite(name: str) -> Model:
     module.load_state_dict(dict(zip(own, stored.values(), strict=True)))
     model = Model(_prepared(module), mean=(127.0,) * 3, std=(128.0,) * 3, value_range=255, size=LITE_SIZES[name], labels=_imagenet_labels())
     model.crop_fraction = timm.data.resolve_model_data_config(module)["crop_pct"]
-    model.weight_sigma = LITE_SIGMAS.get(name)
+    model.carried_weight_sigma = LITE_SIGMAS.get(name)
     return model
 
 
