@@ -194,6 +194,28 @@ class TestRows:
         assert same(run(read_study("study.yaml"), "out", resume=True), store)
         assert tables(store)[0].notes[0] == "pointing_game: left out 2 failed of gradient; 2 failed of smoothgrad:samples=3; 2 failed of random."
 
+    def test_a_file_that_is_missing_fails_alone(self, folder):
+        """A table of labels that named one picture too many refused the whole study."""
+        (folder / "pictures" / "labels.csv").write_text("file,class_index,mask\n0.png,2,nowhere.png\n7.png,2,\n")
+        (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
+        store = run(read_study("study.yaml"), "out")
+        found = dict(store.query("SELECT image, any_value(reason) FROM results WHERE status = 'failed' GROUP BY image")[1])
+        assert set(found) == {"0.png", "7.png"}
+        assert "nowhere.png cannot be read" in found["0.png"]
+        assert "7.png" in found["7.png"]
+        assert store.query("SELECT DISTINCT metric FROM results WHERE image = '0.png' AND status = 'failed'")[1] == [("pointing_game",)]
+        assert store.query("SELECT DISTINCT status FROM results WHERE image = '7.png'")[1] == [("failed",)]
+
+    def test_files_that_changed_since_the_last_study_are_read_anew(self, folder):
+        """Within one process, as in a notebook: models and tables of labels were those of the first study."""
+        table = folder / "pictures" / "labels.csv"
+        (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
+        targets = []
+        for label in (2, 1):
+            table.write_text(f"file,class_index\n0.png,{label}\n")
+            targets += run(read_study("study.yaml"), f"out{label}").query("SELECT DISTINCT target FROM results")[1]
+        assert targets == [(2,), (1,)]
+
     def test_an_item_that_cannot_be_made_does_not_stop_the_others(self, folder):
         """A damaged annotation ended the study before it began."""
         for each in ("JPEGImages", "Annotations", "ImageSets/Main"):

@@ -23,7 +23,7 @@ from salience.perturb.tune import known_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.store import Store
 from salience.studies.study import Study
-from salience.studies.work import Unit, compute, model_of
+from salience.studies.work import Unit, compute, forget, model_of
 from salience.zoo.datasets import Item
 
 Report = Callable[[str, int, int | None], None]
@@ -64,6 +64,7 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
         InputError: If there are no pictures, none can be had, two have one name, or the limit is below 1.
     """
     _check_limit(limit)
+    forget()
     data = study.data.load()
     images: dict[str, str] = {}
     categories: set[tuple[int, ...]] = set()

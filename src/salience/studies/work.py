@@ -105,6 +105,12 @@ def _data(text: str) -> Dataset:
     return Study.model_validate_json(text).data.load()
 
 
+def forget() -> None:
+    """Load models and data anew: their files may have changed since an earlier study of this process."""
+    model_of.cache_clear()
+    _data.cache_clear()
+
+
 def _similar(similarity: Similarity, pair: Pair) -> Judgement:
     return Judgement(similarity.compare_within(pair.clean[:, None], pair.perturbed[:, None], pair.visible).float())
 

@@ -16,7 +16,8 @@ class Folder(Dataset):
 
     The table is a CSV file with the columns ``file`` and ``class_index`` and perhaps ``mask``: the file of an
     image of the picture's size, nonzero on the object. A file may have several lines, one a class. Files are
-    sought in the folder. Other columns are not read.
+    sought in the folder; one that is not there is missed only when it is read, so that it does not keep a
+    study from the others. Other columns are not read.
     """
 
     root: str = option("", "the folder of the pictures")
@@ -34,12 +35,11 @@ class Folder(Dataset):
             name, index, mask = row["file"], row["class_index"], row.get("mask")
             if not index.isdecimal():
                 raise InputError(f"{table}, line {line}: class_index must be a whole number from 0, not {index!r}.")
-            for file in filter(None, (name, mask)):
-                if not (where / file).is_file():
-                    raise InputError(f"{table}, line {line}, names {file}, which is not in {where}: add the file or take the line out.")
             if not name or int(index) in known.setdefault(name, {}):
                 raise InputError(f"{table}, line {line}: {f'{name} has the class {int(index)} twice; leave one' if name else 'file is empty; name a file'}.")
             known[name][int(index)] = where / mask if mask else None
+        if known and not any((where / name).is_file() for name in known):
+            raise InputError(f"None of the pictures that {table} names, such as {next(iter(known))}, is in {where}: check both paths.")
         return sorted(known.items())
 
     def size(self) -> int:
