@@ -158,7 +158,9 @@ class TestRows:
 
     def test_one_bad_picture_does_not_stop_the_others(self, folder):
         (folder / "pictures" / "1.png").write_bytes(b"no picture")
-        rows = run(read_study("study.yaml"), "out").rows()
+        store = run(read_study("study.yaml"), "out")
+        rows = store.rows()
+        assert tables(store)[0].title.endswith(" (2 pictures)")
         bad = [row for row in rows if row["image"].endswith("1.png")]
         assert {row["status"] for row in bad} == {"failed"}
         assert len(bad) == 3 * 2 * 11

@@ -1,5 +1,7 @@
 """What a similarity is: a frozen set of options with one method, `compare`, that gives one number a pair of maps."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +37,10 @@ class Similarity(Options):
         """
         raise NotImplementedError
 
+    def against(self, first: Maps) -> Callable[[Maps], PerImage]:
+        """`compare` with one side fixed. Where much of the work is about one side alone, a similarity defines this, and does it once."""
+        return partial(self.compare, first)
+
     def compare_within(self, first: Maps, second: Maps, visible: Bool[Tensor, "h w"]) -> PerImage:
         """How alike the pairs are where both can be seen.
 
@@ -66,12 +72,32 @@ class Similarity(Options):
             InputError: If the two do not fit together.
             UndefinedError: If a map holds NaN or infinity.
         """
-        a, b = _checked(first), _checked(second)
-        if a.shape != b.shape:
-            raise InputError(f"Maps of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give two of the same shape, (n, c, h, w) or (n, h, w).")
-        step = max(VALUES_AT_ONCE // a[0].numel(), 1)
-        found = torch.cat([self.compare(a[start : start + step], b[start : start + step]) for start in range(0, len(a), step)])
-        return found.to(torch.promote_types(a.dtype, b.dtype))
+        return self.to(first)(second)
+
+    def to(self, first: Any) -> Callable[[Any], PerImage]:
+        """The comparison with some maps, for several others: as a call, but what depends on the first alone is done once.
+
+        Args:
+            first: As for a call.
+
+        Returns:
+            What takes the second and returns what a call does.
+
+        Raises:
+            UndefinedError: If a map holds NaN or infinity.
+        """
+        a = _checked(first)
+        parts = a.split(max(VALUES_AT_ONCE // a[0].numel(), 1))
+        fixed = [self.against(part) for part in parts]
+
+        def compared(second: Any) -> PerImage:
+            b = _checked(second)
+            if a.shape != b.shape:
+                raise InputError(f"Maps of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give two of the same shape, (n, c, h, w) or (n, h, w).")
+            found = torch.cat([compare(part) for compare, part in zip(fixed, b.split(len(parts[0])), strict=True)])
+            return found.to(torch.promote_types(a.dtype, b.dtype))
+
+        return compared
 
 
 def similarity(name: object, maps_a: Any, maps_b: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """What the metrics that ask how alike two maps of the same image are have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from salience.core import registry
@@ -33,6 +33,7 @@ class ComparesMaps(Metric):
         """New maps of some of the images by the case's explainer, with one channel."""
         return one_channel(case.explained(case.images[group], targets, draws), self.reduction)
 
-    def alike(self, first: Saliency, second: Saliency) -> list[float]:
-        """The similarity of maps, each scaled from 0 to 1."""
-        return self.similarity(scaled(first.double()), scaled(second.double())).tolist()
+    def alike(self, first: Saliency) -> Callable[[Saliency], list[float]]:
+        """What gives the similarity of other maps to these, each scaled from 0 to 1."""
+        compared = self.similarity.to(scaled(first.double()))
+        return lambda second: compared(scaled(second.double())).tolist()

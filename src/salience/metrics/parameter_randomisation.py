@@ -72,8 +72,9 @@ class ParameterRandomisation(ComparesMaps):
         """Some images' similarity after 0, 1, 2, ... steps, and their noise floor."""
         draws = [case.draws[image] for image in group]
         clean = self._saliency(case, group, draws)
-        floor = self.alike(clean, self._saliency(case, group, [stream.at("fresh") for stream in draws]))
-        found = [self.alike(clean, clean)]
+        alike = self.alike(clean)
+        floor = alike(self._saliency(case, group, [stream.at("fresh") for stream in draws]))
+        found = [alike(clean)]
         with ExitStack() as stack:
             for done, step in enumerate(steps, start=1):
                 if self.independent:
@@ -81,7 +82,7 @@ class ParameterRandomisation(ComparesMaps):
                 stack.enter_context(randomised(step, case.streams[group[0]]))
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", CollapseWarning)  # that random networks do not keep the class says nothing
-                    found.append(self.alike(clean, self._saliency(case, group, draws)))
+                    found.append(alike(self._saliency(case, group, draws)))
                 if case.model.progress is not None:
                     case.model.progress(done, len(steps))
         return torch.tensor(found).T, torch.tensor(floor)[:, None]

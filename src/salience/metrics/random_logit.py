@@ -36,4 +36,4 @@ class RandomLogit(ComparesMaps):
         others = drawn + (drawn >= case.targets)
         every = range(len(case.images))
         own, other = (self.made(case, every, targets, case.draws) for targets in (case.targets, others))
-        return Judgement(torch.tensor(self.alike(own, other)))
+        return Judgement(torch.tensor(self.alike(own)(other)))

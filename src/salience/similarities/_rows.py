@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from salience.core.draws import in_threads
 from salience.core.types import Maps, PerImage
 
 Rows = Float[Tensor, "n v"]
@@ -50,12 +51,16 @@ def centred(values: Rows) -> Rows:
 
 
 def average_ranks(values: Rows) -> Rows:
-    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. In NumPy, whose sort is twice as fast as torch's."""
+    """Ranks from 1, of values on the CPU; equal values share the mean of their first and last place. In NumPy, whose sort is twice as fast as torch's, the rows in threads."""
     ranks = np.empty(values.shape)
-    for row, into in zip(values.numpy(), ranks, strict=True):
+
+    def rank(number: int) -> None:
+        row = values[number].numpy()
         order = row.argsort()
         ordered = row[order]
         first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         last = np.append(first[1:], len(row))
-        into[order] = np.repeat((first + 1 + last) / 2, last - first)
+        ranks[number, order] = np.repeat((first + 1 + last) / 2, last - first)
+
+    in_threads(rank, range(len(values)))
     return torch.from_numpy(ranks)

@@ -1,5 +1,7 @@
 """Spearman's rank correlation."""
 
+from collections.abc import Callable
+
 import torch
 
 from salience.core.registry import register
@@ -24,9 +26,19 @@ class Spearman(Similarity):
 
     def compare(self, first: Maps, second: Maps) -> PerImage:
         """Rank correlations."""
-        a, b = rows(first), rows(second)
+        return self.against(first)(second)
+
+    def against(self, first: Maps) -> Callable[[Maps], PerImage]:
+        """The first maps are sorted once."""
+        a = rows(first)
         mean = (a.shape[1] + 1) / 2
-        one, other = average_ranks(a) - mean, average_ranks(b) - mean
-        lengths = [each.square().sum(1) for each in (one, other)]
-        found = (sum(lengths) - (one - other).square().sum(1)) / (2 * (lengths[0] * lengths[1]).sqrt())  # exactly 1 for equal ranks
-        return torch.where(constant(a) | constant(b), (a == b).all(1).double(), found)
+        one = average_ranks(a) - mean
+
+        def compared(second: Maps) -> PerImage:
+            b = rows(second)
+            other = average_ranks(b) - mean
+            lengths = [each.square().sum(1) for each in (one, other)]
+            found = (sum(lengths) - (one - other).square().sum(1)) / (2 * (lengths[0] * lengths[1]).sqrt())  # exactly 1 for equal ranks
+            return torch.where(constant(a) | constant(b), (a == b).all(1).double(), found)
+
+        return compared

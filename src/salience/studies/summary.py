@@ -67,6 +67,11 @@ class Cells:
     undefined: dict[str, int]
     failed: dict[str, int]
 
+    @property
+    def measured(self) -> int:
+        """How many pictures have a value of some method."""
+        return int((~np.isnan(np.stack(list(self.values.values())))).any((0, 2)).sum())
+
 
 @dataclass(frozen=True)
 class Column:
@@ -114,9 +119,9 @@ class Table:
 
     @property
     def title(self) -> str:
-        """Model, perturbation, variant, and how many pictures."""
-        count = max(len(column.cells.images) for column in self.columns)
-        return f"{self.place.title} ({count} picture{'s' if count > 1 else ''})"
+        """Model, perturbation, variant, and of how many pictures there are values."""
+        count = max(column.cells.measured for column in self.columns)
+        return f"{self.place.title} ({count} picture{'' if count == 1 else 's'})"
 
     @property
     def notes(self) -> list[str]:
