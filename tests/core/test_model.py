@@ -1,5 +1,7 @@
 """One space, checked outputs, small chunks; the user's network stays as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -184,3 +186,19 @@ def test_works_inside_inference_mode_and_no_grad(conv, photos):
 def test_bad_models(make, message):
     with pytest.raises(sal.InputError, match=message):
         make()
+
+
+def test_threads_take_turns():
+    """One call put noise into the weights or changed modes while another looked at the network: maps were wrong, and the network stayed changed."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).train()
+    model, images = sal.Model(net), torch.rand(2, 3, 16, 16)
+    methods = ("gradient", "smoothgrad:samples=4", "noisegrad:weight_samples=4,weight_sigma=0.01", "fusiongrad:weight_samples=2,samples=2,weight_sigma=0.01")
+    before = model.weights_hash()
+    expected = [sal.explain(method, model, images) for method in methods]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda method: sal.explain(method, model, images), methods * 20))
+    for e, wanted in zip(made, expected * 20, strict=True):
+        assert torch.equal(e.maps, wanted.maps)
+        assert e.record["model"] == wanted.record["model"]
+    assert model.weights_hash() == before
+    assert all(module.training for module in net.modules())

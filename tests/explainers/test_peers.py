@@ -211,6 +211,22 @@ class TestZennit:
         with Gradient(net, zennit.EpsilonPlus()) as attributor:
             _, theirs = attributor(inputs.clone().requires_grad_(True), torch.eye(3)[[1, 2]])
         torch.testing.assert_close(Zennit("EpsilonPlus")(model, photos, targets=[1, 2]).maps, theirs.flip(1))
+        with Gradient(net, zennit.EpsilonPlus(epsilon=0.1)) as attributor:
+            _, coarser = attributor(inputs.clone().requires_grad_(True), torch.eye(3)[[1, 2]])
+        assert not torch.allclose(coarser, theirs)
+        torch.testing.assert_close(sal.explain("zennit:EpsilonPlus:arguments=(epsilon=0.1)", model, photos, targets=[1, 2]).maps, coarser.flip(1))
+
+    def test_outputs_in_a_dictionary(self, conv, photos):
+        class Named(nn.Module):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x):
+                return {"logits": self.inner(x)}
+
+        named = sal.Model(Named(conv.module), mean=conv.mean.flatten().tolist(), std=conv.std.flatten().tolist(), value_range=conv.value_range)
+        torch.testing.assert_close(Zennit("EpsilonPlus")(named, photos, targets=1).maps, Zennit("EpsilonPlus")(conv, photos, targets=1).maps)
 
     def test_the_box_is_that_of_the_pixels(self, conv, photos):
         """With the right bounds the box rule hands down exactly what the next layer's rule gave it, as the flat rule does."""
@@ -228,6 +244,9 @@ def test_unknown_names_offer_the_nearest():
         Zennit("EpsilonPlu")
     with pytest.raises(sal.InputError, match=r"^Unknown argument of captum:IntegratedGradients: 'steps': did you mean n_steps\?$"):
         sal.Explainer.from_value("captum:IntegratedGradients:arguments=(steps=3)")
+    for text in ("captum:Saliency:arguments=(inputs=1)", "gradcam:GradCAM:arguments=(model=1)"):
+        with pytest.raises(sal.InputError, match=r"^Unknown argument of .*: '(inputs|model)'"):
+            sal.Explainer.from_value(text)
     with pytest.raises(sal.InputError, match=r"^Another library's method is given by its name or its class, not as Saliency: put options into arguments\.$"):
         Captum(captum.Saliency(lambda x: x))
 

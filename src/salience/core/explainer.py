@@ -142,6 +142,7 @@ class Explainer(Options):
             warn_of_probabilities(outputs, model)
             indices = target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(self.prepare(view, images).using(progress=progress), images, indices, sources, tolerance)
+            weights = model.weights_hash()
         if tolerance is not None and done.estimate is None and DREW in done.notes:
             raise InputError(f"{self.name} draws at random but does not know its error, so it cannot stop at a tolerance: leave tolerance out.")
         bad = (~torch.isfinite(done.maps)).flatten(1).any(1).nonzero()
@@ -156,7 +157,7 @@ class Explainer(Options):
             "versions": {"salience": salience.__version__, **versions(), "python": platform.python_version()},
             "model": {
                 "name": model.name,
-                "weights": model.weights_hash(),
+                "weights": weights,
                 "precision": model.precision,
                 "device": str(model.device),
                 "chunk": view.images_at_once(images.shape[-2:]),

@@ -3,10 +3,12 @@
 import hashlib
 import numbers
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -46,7 +48,7 @@ class Found:
 class Model(Classifier, nn.Module):
     """A network and its preprocessing: an `nn.Module` from RGB images in [0, 1] to scores.
 
-    The module itself is never changed: not its weights, buffers, modes or hooks. Inside, images are
+    A call leaves the module's weights, buffers, modes and hooks as they were; calls from several threads take turns. Inside, images are
     in channels-last order, which is faster on CPUs and current GPUs alike.
 
     Args:
@@ -148,7 +150,7 @@ class Model(Classifier, nn.Module):
                 self.found.memory_format = torch.contiguous_format  # it flattens maps by `view`, which needs channels first
                 self.module.to(memory_format=torch.contiguous_format)
                 outputs = self.module(inputs.contiguous())
-        outputs = outputs["logits"] if isinstance(outputs, Mapping) and "logits" in outputs else getattr(outputs, "logits", outputs)
+        outputs = logits_of(outputs)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
     def _forward(self, images: Images) -> Any:
@@ -214,8 +216,8 @@ class Model(Classifier, nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every module in evaluation mode inside, and in its own mode again afterwards. Freed memory is kept meanwhile."""
-        with evaluating(self), kept_memory:
+        """Every module in evaluation mode inside, and in its own mode again afterwards. Freed memory is kept, and other threads wait for the network, meanwhile."""
+        with lock_of(self.module), evaluating(self), kept_memory:
             yield
 
     @property
@@ -248,6 +250,21 @@ def _by_channel(values: Any, default: float, count: int) -> tuple[float, ...] | 
     except (TypeError, ValueError):
         return None
     return tuple(each * count if len(each) == 1 else each) if len(each) in (1, count) else None
+
+
+def logits_of(outputs: Any) -> Any:
+    """What a network returned, or the ``.logits`` or ``["logits"]`` of it."""
+    return outputs["logits"] if isinstance(outputs, Mapping) and "logits" in outputs else getattr(outputs, "logits", outputs)
+
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def lock_of(network: nn.Module) -> "threading.RLock":
+    """The lock of a network: a call changes its modes, perhaps its weights, and puts them back, so calls from several threads take turns."""
+    with _locks_lock:
+        return _locks.setdefault(network, threading.RLock())
 
 
 @contextmanager
@@ -325,8 +342,12 @@ class BlackBox(Classifier):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Evaluation mode for the length of a call, if the function is a network. Freed memory is kept meanwhile."""
-        with evaluating(self.fn) if isinstance(self.fn, nn.Module) else nullcontext(), kept_memory:
+        """Evaluation mode for the length of a call, if the function is a network, for which other threads wait. Freed memory is kept meanwhile."""
+        with ExitStack() as stack:
+            if isinstance(self.fn, nn.Module):
+                stack.enter_context(lock_of(self.fn))
+                stack.enter_context(evaluating(self.fn))
+            stack.enter_context(kept_memory)
             yield
 
     def _forward(self, images: Images) -> Any:

@@ -113,6 +113,8 @@ class Peer(Explainer):
     library: ClassVar[str]
     package: ClassVar[str]
     module: ClassVar[str]
+    ours: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that are always given here, so that `arguments` cannot hold them."""
 
     def __post_init__(self) -> None:
         """Check the options, and that the library has the method."""
@@ -176,7 +178,7 @@ class Peer(Explainer):
 
     def parameters(self) -> list[str]:
         """The names that `arguments` can hold."""
-        return [name for function in self.functions() for name in list(accepted(function))[1:]]
+        return [name for function in self.functions() for name in accepted(function) if name not in self.ours]
 
     def call_with(self, function: Callable, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the supplied values, and of the user's own, that a function takes."""

@@ -52,6 +52,7 @@ class Captum(Peer):
     arguments: Annotated[Any, Arguments] = option(Arguments, "further arguments of its constructor or attribute(), such as (n_steps=20)")
 
     library, package, module = "captum", "captum", "captum.attr"
+    ours = frozenset({"forward_func", "model", "inputs"})
 
     def __post_init__(self) -> None:
         """Check the options, and that nothing the method needs is missing."""

@@ -37,6 +37,7 @@ class PytorchGradCAM(Peer):
     arguments: Annotated[Any, Arguments] = option(Arguments, "further arguments of its constructor or call, such as (eigen_smooth=true)")
 
     library, package, module = "gradcam", "grad-cam", "pytorch_grad_cam"
+    ours = frozenset({"model", "input_tensor", "targets"})
 
     @classmethod
     def fits(cls, kind: type) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from salience.core.model import Model
+from salience.core.model import Model, logits_of
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Outputs, Targets
@@ -57,12 +57,11 @@ class Zennit(Peer):
 
 
 class _OutputsOf(nn.Module):
-    """A module whose outputs are a tensor, also where they come as ``.logits``."""
+    """A module whose outputs are a tensor, also where they come as logits of something."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, inputs: Tensor) -> Outputs:
-        outputs = self.module(inputs)
-        return getattr(outputs, "logits", outputs)
+        return logits_of(self.module(inputs))
