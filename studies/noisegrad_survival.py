@@ -25,7 +25,7 @@ from models import data_file
 from salience.core.draws import Stream
 from salience.core.explainer import Base, Explainer
 from salience.core.metric import UndefinedError
-from salience.core.montecarlo import Attribution
+from salience.core.montecarlo import DREW, Attribution
 from salience.core.registry import register
 from salience.explainers.gradient import Gradient
 from salience.perturb.tune import Noisy, predictions
@@ -54,7 +54,7 @@ FEWER = 4
 """The default model is much larger than the others: it gets a quarter of the pictures."""
 
 
-@register("explainer", "kept_noisegrad", signed=False, stochastic=True, needs_gradient=True, cites="Bykov et al. 2022")
+@register("explainer", "kept_noisegrad", signed=False, stochastic=False, seeded=True, needs_gradient=True, cites="Bykov et al. 2022")
 class KeptNoiseGrad(Explainer):
     """NoiseGrad over those draws of weights alone whose network finds the explained class likeliest.
 
@@ -76,6 +76,16 @@ class KeptNoiseGrad(Explainer):
             UndefinedError: If an image has none.
         """
         weights = WeightNoise(model)
+        maps = None
+        keys = [stream.weights for stream in streams]
+        for key in dict.fromkeys(keys):  # images that share their draws of weights
+            group = torch.tensor([place for place, each in enumerate(keys) if each == key])
+            made = self._of_group(weights, model, images[group], targets[group], [streams[place] for place in group.tolist()])
+            maps = made.new_zeros(len(images), *made.shape[1:]) if maps is None else maps
+            maps[group] = made
+        return Attribution(maps, notes={DREW: torch.ones(len(images))})
+
+    def _of_group(self, weights: WeightNoise, model: sal.Classifier, images: Any, targets: Any, streams: Sequence[Stream]) -> Tensor:
         total, count = 0.0, torch.zeros(len(images), dtype=torch.int64)
         for draw in range(TRIES * self.weight_samples):
             wanted = (count < self.weight_samples).nonzero()[:, 0]
@@ -89,7 +99,7 @@ class KeptNoiseGrad(Explainer):
                     count[kept] += 1
         if (count == 0).any():
             raise UndefinedError(f"None of {TRIES * self.weight_samples} draws of weight noise {self.weight_sigma:g} keeps the class, so there is nothing to average.")
-        return Attribution(total / count[:, None, None, None])
+        return total / count[:, None, None, None]
 
 
 @dataclass(frozen=True)

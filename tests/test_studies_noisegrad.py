@@ -189,6 +189,10 @@ def test_noisegrad_over_the_draws_that_keep_the_class(script):
     assert lost > 3  # else there is nothing to see
     found = sal.explain("kept_noisegrad:base=magnitude,weight_samples=4,weight_sigma=0.3", model, images, seed=5).maps
     torch.testing.assert_close(found, torch.stack([torch.stack(each[:4]).mean(0) for each in kept]))
+    own = sal.explain("kept_noisegrad:base=magnitude,weight_samples=4,weight_sigma=0.3", model, images, seed=[1, 2, 3])
+    alone = sal.explain("kept_noisegrad:base=magnitude,weight_samples=4,weight_sigma=0.3", model, images[1:2], seed=[2])
+    torch.testing.assert_close(own.maps[1:2], alone.maps)
+    assert own.certainty == "random, with an error that is not known"
 
 
 def test_no_draw_that_keeps_the_class_is_undefined(script):

@@ -1,6 +1,7 @@
 """Attacks: gradients, budgets, honesty about the result, and that nothing of the user's changes."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,7 @@ from salience.core.metric import UndefinedError
 from salience.core.objective import cosine_distance, shares
 from salience.core.robustness import compared
 from salience.perturb.relu import ReplaceReLU, softplus
+from salience.similarities.lpips import LPIPS
 
 
 class Quadratic(nn.Module):
@@ -505,15 +507,26 @@ def test_denormal_numbers_stay_flushed_where_they_were(net, pictures):
 
 
 def test_perceptual_distance_is_null_only_where_it_cannot_be_had(net, pictures, monkeypatch):
-    found = sal.Attack(steps=1).run(net, pictures, random_draws=0)
-    monkeypatch.setattr("salience.attacks.attacked.LPIPS", lambda: lambda first, second: (first - second).abs().flatten(1).sum(1))
-    assert torch.equal(found.lpips, (found.images - found.perturbed).abs().flatten(1).sum(1))
+    def found():
+        larger = {name: getattr(whole, name).repeat(1, 1, 4, 4) for name in ("images", "perturbed")}
+        return dataclasses.replace(whole, **larger, maps=tuple(each.repeat(1, 1, 4, 4) for each in whole.maps), aim=whole.aim if whole.aim is None else whole.aim.repeat(1, 4, 4))
 
-    def missing(first, second):
-        raise sal.InputError("There are no weights.")
+    whole = sal.Attack(steps=1).run(net, pictures, random_draws=0)
+    monkeypatch.setattr(LPIPS, "file", lambda self: Path("weights.pth"))
+    monkeypatch.setattr(LPIPS, "compare", lambda self, first, second: (first - second).abs().flatten(1).sum(1))
+    large = found()
+    assert torch.allclose(large.lpips, (large.images - large.perturbed).abs().flatten(1).sum(1))
+    assert min(whole.images.shape[-2:]) < 32
+    assert whole.lpips is None
 
-    monkeypatch.setattr("salience.attacks.attacked.LPIPS", lambda: missing)
-    assert found.lpips is None
+    def fails(*_):
+        raise sal.InputError("This file is damaged.")
+
+    monkeypatch.setattr(LPIPS, "compare", fails)
+    with pytest.raises(sal.InputError, match="damaged"):
+        _ = found().lpips
+    monkeypatch.setattr(LPIPS, "file", fails)
+    assert found().lpips is None
 
 
 def test_arrays_are_images_as_tensors_are(net, pictures):
@@ -691,3 +704,16 @@ def test_steps_without_a_finite_gradient_are_said_and_counted(net, pictures, mon
     assert len(warned) == 1
     assert found.blind.tolist() == [4, 0, 4, 0]
     assert [row_of(found, index)["blind_steps"] for index in (0, 1)] == [4, 0]
+
+
+def test_a_black_ground_is_no_shelter():
+    """Nothing of it ever changed, so that the maps of digits on black looked robust: random changes of that budget moved them further."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10)]
+        model = sal.Model(nn.Sequential(*layers), channels="L", size=14)
+        images = torch.zeros(2, 1, 14, 14)
+        images[:, :, 4:10, 6:9] = 0.1 + 0.8 * torch.rand(2, 1, 6, 3)
+    found = sal.attack(model, images, steps=40)
+    assert (found.distance_to_original > found.random_distance_to_original).all()
+    assert ((found.perturbed - images)[:, :, :4] > 0).any()

@@ -94,6 +94,33 @@ def test_random_changes_of_delta():
         assert 0.4 < (drawn > 0).float().mean() < 0.6
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_random_change_of_black_and_white_uses_the_budget(norm):
+    """Half of it went into clamping, so that attacks were compared with less than their budget."""
+    images = (torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    threat = Threat.from_value(f"delta:budget=0.2,norm={norm}")
+    change = threat.random(images, streams(0, 2))
+    assert threat.used(change).tolist() == pytest.approx([0.2] * 2, rel=1e-3)
+    assert (change.abs() > 0).all()
+    assert ((images + change - 0.5).abs() <= 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["delta", "recolor"])
+def test_black_and_white_pixels_can_be_changed(name):
+    """At the ends themselves torch's clamp has no gradient, so that no attack ever left them."""
+    threat = Threat.from_value(name)
+
+    def gradient(value):
+        images = torch.full((1, 3, 2, 2), value)
+        parameters = threat.start(images).requires_grad_(True)
+        changed = threat.apply(images, parameters)
+        assert torch.allclose(changed, images, atol=1e-5)
+        return torch.stack([torch.autograd.grad(changed[0, channel].sum(), parameters, retain_graph=True)[0].abs().sum() for channel in range(3)])
+
+    torch.testing.assert_close(gradient(1.0), gradient(0.999), rtol=0.01, atol=1e-3)
+    assert (gradient(0.0) > 0.1).all()
+
+
 def test_a_step_in_euclidean_length_is_shared_among_the_values(images):
     assert build("delta:budget=0.7,norm=l2,rate=0.1").step(images) == pytest.approx(0.07 / (3 * 11 * 13) ** 0.5)
     assert build("delta:budget=0.7,rate=0.1").step(images) == pytest.approx(0.07)

@@ -162,6 +162,18 @@ def test_damaged_files(tmp_path, content):
         sal.Explanation.load(path)
 
 
+def test_arrays_of_other_shapes_are_refused(smooth, tmp_path):
+    """Maps of two dimensions were loaded, and ended in a traceback later."""
+    path = tmp_path / "map.npz"
+    smooth.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    for changed in ({"map": arrays["map"][0, 0]}, {"stderr": arrays["stderr"][:, :1]}, {"df": arrays["df"][:0]}):
+        np.savez(path, **arrays | changed)
+        with pytest.raises(sal.InputError, match=r"map\.npz is not an explanation saved by salience \(ValueError\)"):
+            sal.Explanation.load(path)
+
+
 def test_a_failed_save_leaves_the_old_file(smooth, tmp_path, monkeypatch):
     path = tmp_path / "map.npz"
     smooth.save(path)

@@ -69,3 +69,13 @@ def test_masks_of_any_kind_of_number(conv, photos, maps):
 def test_masks_that_are_none(conv, photos, maps, wrong, sentence):
     masks = torch.ones(len(photos), *photos.shape[-2:])
     assert said(conv, photos, maps, "pointing_game", masks=wrong(masks)) == sentence
+
+
+def test_maps_of_a_function_need_the_function_again(conv, photos):
+    def mine(model, images, targets):
+        return images
+
+    e = sal.explain(mine, conv, photos)
+    with pytest.raises(sal.InputError, match=r"^This metric makes new maps, but these are by mine, which is no method's name: give the explainer itself, explainer=mine\.$"):
+        sal.measure("max_sensitivity:samples=2", conv, photos, None, e)
+    assert torch.isfinite(sal.measure("max_sensitivity:samples=2", conv, photos, None, e, explainer=mine)).all()

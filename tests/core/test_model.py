@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.core.classifier import MOST_AT_ONCE, PIXELS_AT_ONCE
+from salience.core.classifier import MOST_AT_ONCE, PIXELS_AT_ONCE, class_names
 
 
 class Mean(nn.Module):
@@ -202,3 +202,12 @@ def test_threads_take_turns():
         assert e.record["model"] == wanted.record["model"]
     assert model.weights_hash() == before
     assert all(module.training for module in net.modules())
+
+
+def test_class_names_by_index_may_have_gaps():
+    """As many as there were names were kept, so that the last ones were lost."""
+    assert class_names({0: "cat", 5: "dog"}) == ["cat", "class 1", "class 2", "class 3", "class 4", "dog"]
+    assert class_names({"1": "dog", "0": "cat"}) == ["cat", "dog"]
+    assert class_names({}) == []
+    with pytest.raises(sal.InputError, match=r"^labels by index has whole numbers from 0 as keys, not 'cat'\.$"):
+        class_names({"cat": "cat"})

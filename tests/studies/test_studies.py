@@ -218,6 +218,30 @@ class TestRows:
             targets += run(read_study("study.yaml"), f"out{label}").query("SELECT DISTINCT target FROM results")[1]
         assert targets == [(2,), (1,)]
 
+    def test_a_picture_that_has_been_mended_is_read_when_the_study_goes_on(self, folder):
+        expected = run(read_study("study.yaml"), "whole")
+        picture = folder / "pictures" / "1.png"
+        content = picture.read_bytes()
+        picture.write_bytes(content[:100])
+        store = run(read_study("study.yaml"), "out")
+        assert not same(store, expected)
+        picture.write_bytes(content)
+        assert same(run(read_study("study.yaml"), "out", resume=True), expected)
+
+    def test_what_failed_for_want_of_memory_is_tried_again(self, folder, monkeypatch):
+        """Such rows were as final as any: one full memory spoiled a study."""
+        expected = run(read_study("study.yaml"), "whole")
+
+        def full(*_, **__):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sal.Gradient, "__call__", full)
+            store = run(read_study("study.yaml"), "out")
+        reasons = store.query("SELECT DISTINCT method, reason FROM results WHERE status = 'failed'")[1]
+        assert ("gradient", "The memory was full: --resume tries it again; take fewer workers, a smaller chunk, or a machine with more.") in reasons
+        assert same(run(read_study("study.yaml"), "out", resume=True), expected)
+
     def test_an_item_that_cannot_be_made_does_not_stop_the_others(self, folder):
         """A damaged annotation ended the study before it began."""
         for each in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -421,6 +445,19 @@ class TestResume:
         assert threads_of(whole.manifest) == "1, 2"
         with pytest.raises(sal.InputError, match=r"^all was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again\.$"):
             run(study, "all", resume=True, limit=4)
+
+    def test_what_is_missing_in_a_part_is_told(self, folder):
+        study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
+        for number in (1, 2):
+            run(study, f"part{number}", shard=(number, 2))
+        file = next((folder / "part1" / "results").iterdir())
+        file.write_bytes(b"half of it")
+        with pytest.warns(UserWarning, match=r"^The study is not complete: 2 of 3 units .* Continue the shards with --resume, and merge again into another folder\.$"):
+            merge(["part1", "part2"], "all")
+        assert file.read_bytes() == b"half of it"  # the parts are only read
+        (folder / "all" / "manifest.json").unlink()
+        with pytest.raises(sal.InputError, match=r"^all holds a study already: choose another folder"):
+            merge(["part1", "part2"], "all")
 
     def test_missing_shards_are_named(self, folder):
         study = read_study("study.yaml")

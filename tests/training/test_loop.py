@@ -226,6 +226,29 @@ def test_a_line_of_the_log_that_is_ahead_of_the_checkpoint_is_written_anew(tmp_p
     assert rows[1]["loss"] == card["loss"] < 99
 
 
+@pytest.mark.parametrize("log", ['{"epoch": 1, "lo', "", None])
+def test_a_damaged_log_ends_nothing(tmp_path, log):
+    """The checkpoint does not need it, but --resume ended in a traceback."""
+    train("standard:epochs=2,batch=8", "lenet", striped(16), tmp_path)
+    (tmp_path / "card.json").unlink()
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    if log is None:
+        (tmp_path / "log.jsonl").unlink()
+    else:
+        (tmp_path / "log.jsonl").write_text(log)
+    with pytest.warns(UserWarning, match=r"log\.jsonl lacks 2 of 2 epochs: the learning curves will lack them too\. The network does not\.$"):
+        card = train("standard:epochs=2,batch=8", "lenet", striped(16), tmp_path, resume=True)
+    assert card["loss"] is None
+    assert (tmp_path / "model.safetensors").read_bytes() == whole
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    """It trained in float32, and the card said otherwise."""
+    with pytest.raises(sal.InputError, match=r"^Unknown precision 'float16': did you mean"):
+        train(SMALL, "lenet", striped(8), tmp_path, precision="float16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_card_of_a_later_version_is_refused(finished, tmp_path):
     folder, card = finished
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
@@ -235,7 +258,7 @@ def test_a_card_of_a_later_version_is_refused(finished, tmp_path):
 
 
 def test_two_cannot_train_in_one_folder(tmp_path):
-    with Folder(tmp_path).locked(), pytest.raises(sal.InputError, match=r"^Another process is training in .*: wait for it, or take another folder with --out\.$"):
+    with Folder(tmp_path).locked(), pytest.raises(sal.InputError, match=r"^Another process is training in .*: wait for it, or take another folder\.$"):
         train(SMALL, "lenet", striped(8), tmp_path)
 
 

@@ -1,14 +1,14 @@
 """What an attack came to."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from salience.core.errors import InputError
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
-from salience.similarities.lpips import LPIPS
+from salience.similarities.lpips import LPIPS, SMALLEST
 from salience.similarities.ssim import SSIM
 
 if TYPE_CHECKING:
@@ -80,18 +80,16 @@ class Attacked:
         """The budget of each threat: what it may use, where `budget` is what it did."""
         return {threat.name: threat.budget for threat in self.attack.threats}
 
-    @property
+    @cached_property
     def ssim(self) -> PerImage:
         """Structural similarity of the images before and after, (n,)."""
         return SSIM()(self.images, self.perturbed)
 
-    @property
+    @cached_property
     def lpips(self) -> PerImage | None:
-        """Perceptual distance of the images before and after, (n,); None where its network's weights are not at hand."""
-        try:
-            return LPIPS()(self.images, self.perturbed)
-        except InputError:  # it never downloads, and says so; nothing else can be wrong with these images
-            return None
+        """Perceptual distance of the images before and after, (n,); None where its network is not at hand, or the images are too small for it."""
+        perceptual = LPIPS()
+        return perceptual(self.images, self.perturbed) if perceptual.at_hand and min(self.images.shape[-2:]) >= SMALLEST else None
 
     @property
     def fall(self) -> PerImage | None:

@@ -11,6 +11,7 @@ from salience.core.options import option
 from salience.core.registry import register
 from salience.core.threat import INSIDE, ROUNDING, Threat
 from salience.core.types import Images, PerImage
+from salience.perturb.clamp import clamped
 
 
 @register("threat", "delta", cites="Dombrowski et al. 2019")
@@ -36,7 +37,7 @@ class Delta(Threat):
 
     def apply(self, images: Images, parameters: Tensor) -> Images:
         """The sum, within [0, 1]."""
-        return (images + parameters).clamp(0, 1)
+        return clamped(images + parameters)
 
     def project(self, images: Images, parameters: Tensor) -> Tensor:
         """First so that the sum lies in [0, 1], then within the budget: both hold afterwards, since 0 does."""
@@ -47,11 +48,11 @@ class Delta(Threat):
         return valid * (most / self.used(valid).clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1)
 
     def random(self, images: Images, streams: Sequence[Stream]) -> Tensor:
-        """The budget with a random sign in every value, or in a random direction."""
+        """The budget with a random sign in every value, or in a random direction; a value that this would take out of [0, 1] goes the other way."""
         drawn = stack(streams, lambda stream: stream.normal(images.shape[1:], "delta", 0)).to(images).expand_as(images)
-        if self.norm == "linf":
-            return self.project(images, self.budget * drawn.sign())
-        return self.project(images, self.budget * drawn / drawn.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        change = self.budget * (drawn.sign() if self.norm == "linf" else drawn / drawn.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        outside = (images + change - 0.5).abs() > 0.5
+        return self.project(images, torch.where(outside, -change, change))
 
     def used(self, parameters: Tensor) -> PerImage:
         """Largest value or Euclidean length."""

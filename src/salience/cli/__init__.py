@@ -5,7 +5,6 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and mist
 
 import errno
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -17,7 +16,7 @@ import typer
 from salience import __version__
 from salience.cli import attack, audit, demo, explain, listing, measure, study, train, tune
 from salience.cli._shared import Debug, say
-from salience.core.errors import InputError
+from salience.core.errors import InputError, lacks_memory
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C; newer versions of typer return it, older ones raise."""
@@ -103,7 +102,7 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         say("Error: There is no space left to write to: free some.")
         return 2
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or re.search(r"allocate memory|not enough memory", str(error)):
+    if lacks_memory(error):
         say("Error: The memory is full: close other programs, explain smaller pictures, or take a smaller model.")
         return 1
     say(f"Error: {type(error).__name__}: {error}. This is a bug in salience or in the model's own code: --debug shows where.")

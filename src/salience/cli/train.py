@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salience.cli._shared import Debug, Json, console, new_table, progress
-from salience.cli.explain import PRECISIONS
-from salience.core.errors import InputError, unknown
+from salience.core.errors import InputError
 
 if TYPE_CHECKING:
     from salience.show.batch import Report
@@ -72,8 +71,6 @@ def train(
     from salience.training.recipe import SIZE, Recipe
     from salience.zoo.datasets import Dataset
 
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     if (size is not None and size < 1) or attacked < 0:
         raise InputError("--size must be at least 1 and --attacked at least 0.")
     chosen = Recipe.from_value(recipe)

@@ -55,7 +55,7 @@ def pair(size: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def class_names(labels: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
+def class_names(labels: Sequence[str] | Mapping[Any, str] | None) -> list[str] | None:
     """Class names in index order, from a list or from a dictionary by index.
 
     Raises:
@@ -65,7 +65,9 @@ def class_names(labels: Sequence[str] | Mapping[int, str] | None) -> list[str] |
         return None
     if isinstance(labels, Mapping):
         by_index = {str(index): label for index, label in labels.items()}
-        labels = [by_index.get(str(index), f"class {index}") for index in range(len(by_index))]
+        if not all(index.isdecimal() for index in by_index):
+            raise InputError(f"labels by index has whole numbers from 0 as keys, not {next(index for index in by_index if not index.isdecimal())!r}.")
+        labels = [by_index.get(str(index), f"class {index}") for index in range(1 + max(map(int, by_index), default=-1))]
     if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise InputError(f"labels is a list of class names in index order, or a dictionary of them by index, not {type(labels).__name__}.")
     return [str(label) for label in labels]

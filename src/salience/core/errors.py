@@ -1,6 +1,7 @@
 """The one exception that means "the input is at fault": one sentence that says what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -10,6 +11,11 @@ class InputError(ValueError):
 
 class CollapseWarning(UserWarning):
     """The networks that were averaged no longer see the class: the map explains broken networks."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory is full, of the machine or of a device."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or re.search(r"allocate memory|not enough memory", str(error)) is not None
 
 
 def nth(place: int, count: int) -> str:

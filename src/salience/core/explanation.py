@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,6 +249,7 @@ class Explanation:
                 record = json.loads(str(file["record"]))
             if record["format"] > FORMAT:
                 raise InputError(f"{path} has format {record['format']}, which this version cannot read: install a later salience.")
+            _check_shapes(arrays)
             facts = dict(record["images"])
             converged = facts.pop("converged", None)
             return cls(
@@ -270,6 +271,18 @@ class Explanation:
             raise InputError(f"{path} does not exist: check the path.") from error
         except Exception as error:  # numpy raises many kinds for damaged files; each means the same to the user
             raise InputError(f"{path} is not an explanation saved by salience ({type(error).__name__}): give a file written by e.save().") from error
+
+
+def _check_shapes(arrays: Mapping[str, Tensor]) -> None:
+    """Refuse arrays that are not those of an explanation.
+
+    Raises:
+        ValueError: If a shape is not that of maps (n, c, h, w) or does not fit them.
+    """
+    maps = arrays["map"]
+    expected = {"stderr": maps.shape, "df": maps.shape[:1], "blocks": (*arrays["blocks"].shape[:1], *maps.shape) if "blocks" in arrays else None}
+    if maps.ndim != 4 or any(key in arrays and tuple(arrays[key].shape) != tuple(shape) for key, shape in expected.items() if shape is not None):
+        raise ValueError("shapes")
 
 
 def _is_whole(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,22 +22,20 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
         InputError: If the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        _settle(path.parent)
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _settle(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}. Choose a folder you can write to, with space left.") from error
-    finally:
-        if temporary is not None and Path(temporary).exists():
-            Path(temporary).unlink()
 
 
 @contextlib.contextmanager
@@ -53,14 +51,18 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
-        raise InputError(f"Another process is {doing} in {folder}: wait for it, or take another folder with --out.") from error
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"Cannot write to the folder {folder}: {error.strerror}. Choose another with --out.") from error
+        raise InputError(f"Another process is {doing} in {folder}: wait for it, or take another folder.") from error
+    except OSError as error:
+        raise InputError(f"Cannot write to the folder {folder}: {error.strerror or error}. Choose another.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_json(file: Path, newest: int, otherwise: str) -> dict[str, Any] | None:
@@ -95,9 +97,3 @@ def _settle(folder: Path) -> None:
                 os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

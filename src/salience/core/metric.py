@@ -174,7 +174,7 @@ class Metric(Options):
         if isinstance(maps, Explanation):
             own_score = maps.score
             explained = maps.targets if targets is None else None
-            explainer = maps.method if explainer is None and facts.get("needs_explainer") else explainer
+            explainer = _method_of(maps) if explainer is None and facts.get("needs_explainer") else explainer
             maps = maps.maps
         if facts.get("needs_masks") and masks is None:
             raise InputError(f"{self.name} compares maps with where the object is: give masks, one an image, nonzero on the object.")
@@ -243,6 +243,19 @@ def measure(
 def list_metrics() -> list[str]:
     """The names of all metrics."""
     return list(registry.entries("metric"))
+
+
+def _method_of(e: Explanation) -> str:
+    """The method that made an explanation, by its specification.
+
+    Raises:
+        InputError: If it was a function, which has none.
+    """
+    try:
+        Explainer.from_value(e.method)
+    except InputError as error:
+        raise InputError(f"This metric makes new maps, but these are by {e.method}, which is no method's name: give the explainer itself, explainer={e.method.partition(':')[0]}.") from error
+    return e.method
 
 
 def _indices(targets: Target, model: Classifier, images: Images) -> Targets:

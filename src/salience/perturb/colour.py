@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.types import Images
+from salience.perturb.clamp import clamped
 
 Colours = Float[Tensor, "n 3 *grid"]
 """Colours of pixels, or of the points of a lattice."""
@@ -59,8 +60,8 @@ def to_rgb(luv: Colours) -> Colours:
     u, v = u / scale + white_u, (v / scale + white_v).clamp_min(TINY)
     x, z = y * 9 * u / (4 * v), y * (12 - 3 * u - 20 * v) / (4 * v)
     inverse = torch.linalg.inv(FROM_RGB.double()).to(luv)
-    linear = torch.einsum("ij,nj...->ni...", inverse, torch.stack([x, y, z], 1)).clamp(0, 1)
-    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, 12.92 * linear).clamp(0, 1)
+    linear = clamped(torch.einsum("ij,nj...->ni...", inverse, torch.stack([x, y, z], 1)))
+    return clamped(torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, 12.92 * linear))
 
 
 def recoloured(images: Images, change: Lattice) -> Images:

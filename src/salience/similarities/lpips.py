@@ -1,5 +1,6 @@
 """Learned perceptual image patch similarity."""
 
+import importlib.util
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +56,15 @@ class LPIPS(Similarity):
         step = max(PIXELS_AT_ONCE // (a.shape[-2] * a.shape[-1]), 1)
         with torch.no_grad():
             return torch.cat([network(a[part : part + step], b[part : part + step], normalize=self.rescale).flatten() for part in range(0, len(a), step)])
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether there are torchmetrics and a file of weights."""
+        try:
+            self.file()
+        except InputError:
+            return False
+        return importlib.util.find_spec("torchmetrics") is not None
 
     def file(self) -> Path:
         """Where the network's weights are.

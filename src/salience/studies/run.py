@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from salience.perturb.tune import known_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.store import Store
 from salience.studies.study import Study
+from salience.studies.summary import incomplete
 from salience.studies.work import Unit, compute, forget, model_of
 from salience.zoo.datasets import Item
 
@@ -157,13 +158,20 @@ def run(
         if old is not None and threads != old["threads"]:
             raise InputError(f"The study began with {old['threads']} thread(s), on which its last digits depend: leave the threads as they were.")
         manifest = _manifest(planned, shard, threads)
+        complete: set[str] = set()
+        mended: set[str] = set()
         if old is not None:
-            _check_same(old, manifest, out)
+            complete = store.complete()
+            mended = _mended(store, old, manifest)
+            _check_same(old, manifest, out, mended)
             manifest["images"] = old["images"] | manifest["images"]
             manifest |= {"parts": old["parts"]} if "parts" in old else {}
-        store.write_manifest(manifest)
-        complete = store.complete()
         units = planned.part(shard)
+        for unit in units:
+            if unit.image in mended:
+                store.drop(unit.id)
+                complete.discard(unit.id)
+        store.write_manifest(manifest)
         kept = set(list(planned.images)[: study.keep_maps])
         tasks = [(unit, unit.image in kept) for unit in units if unit.id not in complete]
         done = len(units) - len(tasks)
@@ -180,8 +188,10 @@ def run(
 def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
     """Join the folders of the shards of one study. The manifest keeps each part's threads and versions, on which last digits depend.
 
+    The folders are only read. Parts that are damaged or not there are left out, which a warning says.
+
     Raises:
-        InputError: If they are not of one study, a shard is missing, or the folder for the result is not empty.
+        InputError: If they are not of one study, a shard is missing, or there are rows already in the folder for the result.
     """
     stores = [Store(folder) for folder in folders]
     manifests = []
@@ -194,10 +204,10 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
     _check_shards([tuple(manifest["shard"]) for manifest in manifests])
     whole = Store(out)
     with whole.locked():
-        if whole.manifest is not None:
+        if whole.manifest is not None or whole.holds_rows:
             raise InputError(f"{out} holds a study already: choose another folder with --out.")
         for store in stores:
-            for unit in store.complete():
+            for unit in store.complete(mend=False):
                 for file in store.folder.glob(f"*/{unit}.*"):
                     target = whole.folder / file.parent.name / file.name
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +217,9 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
         threads = sorted({part["threads"] for part in parts})
         categories = sorted({tuple(each) for manifest in manifests for each in manifest["categories"]})
         whole.write_manifest(manifests[0] | {"shard": [1, 1], "threads": threads[0] if len(threads) == 1 else None, "images": images, "categories": categories, "parts": parts})
+    missing = incomplete(whole)
+    if missing:
+        warnings.warn(f"{missing} Continue the shards with --resume, and merge again into another folder.", UserWarning, stacklevel=2)
     if len(threads) > 1:
         warnings.warn(
             f"The parts were computed with different numbers of threads ({', '.join(map(str, threads))}): their rows may differ in the last digits. The manifest says which.", UserWarning, stacklevel=2
@@ -241,6 +254,12 @@ def _digest(error: Exception) -> str:
     return hashlib.sha256(str(error).encode()).hexdigest()
 
 
+def _mended(store: Store, old: dict[str, Any], new: dict[str, Any]) -> set[str]:
+    """The pictures that gave nothing but failures and have changed since: their rows are made anew."""
+    changed = {name for name, value in new["images"].items() if old["images"].get(name, value) != value}
+    return changed and changed & {name for (name,) in store.query("SELECT image FROM results GROUP BY image HAVING bool_and(status = 'failed')")[1]}
+
+
 def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
     study = planned.study
     versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
@@ -261,7 +280,7 @@ def _takes_a_level(explainer: Explainer) -> bool:
     return getattr(explainer, "weight_sigma", None) == "auto" or (isinstance(base, Explainer) and _takes_a_level(base))
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) -> None:
+def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, mended: Collection[str] = ()) -> None:
     """Refuse to mix two studies in one folder."""
     changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
     changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
@@ -271,7 +290,7 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) ->
         changes += [f"{key} of {name} was {was.get(key)} and is {each}" for key, each in value.items() if was.get(key) != each]
     levels = old.get("weight_sigma", {})
     changes += [f"the noise level known for {name} was {levels[name]} and is {value} (salience tune)" for name, value in new["weight_sigma"].items() if levels.get(name, value) != value]
-    changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value]
+    changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value and name not in mended]
     shorter = [name for name in old["images"] if name not in new["images"]]
     if old["shard"] is not None and shorter:
         changes += [f"{len(shorter)} pictures are gone, {shorter[0]} first (a limit may only grow)"]

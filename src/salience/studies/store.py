@@ -36,6 +36,9 @@ TABLES = {
 }
 """Every table's columns. ``status`` is ok, undefined (the metric has no value there) or failed; ``reason`` says why."""
 
+OUT_OF_MEMORY = "The memory was full: --resume tries it again; take fewer workers, a smaller chunk, or a machine with more."
+"""The reason of a failure that is not the picture's."""
+
 Row = dict[str, Any]
 
 
@@ -58,6 +61,11 @@ class Store:
             InputError: If it is damaged or from a later version.
         """
         return read_json(self.folder / "manifest.json", FORMAT, "run the study in a new folder")
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether there is any part, of whatever study."""
+        return any(self._parts(table) for table in TABLES)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
@@ -101,21 +109,32 @@ class Store:
         finally:
             part.unlink(missing_ok=True)
 
-    def complete(self) -> set[str]:
-        """The units whose rows are here; a damaged file is set aside under another name."""
+    def drop(self, unit: str) -> None:
+        """Take the rows of a unit away, its results first."""
+        for table, ending in (*((name, "parquet") for name in TABLES), ("maps", "npz")):
+            (self.folder / table / f"{unit}.{ending}").unlink(missing_ok=True)
+
+    def complete(self, *, mend: bool = True) -> set[str]:
+        """The units whose rows are here, whole. Those that lacked memory are not counted.
+
+        Args:
+            mend: Set damaged files aside, under another name.
+        """
         import duckdb
 
-        found = set()
+        found: set[str] = set()
+        damaged: set[str] = set()
         with duckdb.connect() as connection:
             for table in ("curves", "results"):
                 for file in self._parts(table):
                     if not _is_whole(connection, file, table):
-                        file.replace(file.with_suffix(".damaged"))
-                        found.discard(file.stem)
-                        (self.folder / "results" / file.name).unlink(missing_ok=True)
-                    elif table == "results":
+                        damaged.add(file.stem)
+                        if mend:
+                            file.replace(file.with_suffix(".damaged"))
+                            (self.folder / "results" / file.name).unlink(missing_ok=True)
+                    elif table == "results" and not connection.execute(f"SELECT true FROM read_parquet({_quoted(file)}) WHERE reason = ? LIMIT 1", [OUT_OF_MEMORY]).fetchall():
                         found.add(file.stem)
-        return found
+        return found - damaged
 
     def _parts(self, table: str) -> list[Path]:
         """The files of a table."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import streams
+from salience.core.errors import lacks_memory
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric, UndefinedError
@@ -22,7 +23,7 @@ from salience.core.perturbation import Perturbation
 from salience.core.registry import facts_of
 from salience.core.robustness import Pair, compared, hides
 from salience.core.similarity import Similarity
-from salience.studies.store import Row
+from salience.studies.store import OUT_OF_MEMORY, Row
 from salience.studies.study import Study, Variant
 from salience.zoo.datasets import Dataset, Item
 from salience.zoo.images import Photographs, load_images
@@ -235,7 +236,7 @@ class _Work:
 
     def fail(self, key: Row, error: Exception) -> None:
         """A row that says why it has no value."""
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        reason = OUT_OF_MEMORY if lacks_memory(error) else str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         self.add({"seconds": 0.0} | key | {"status": "undefined" if isinstance(error, UndefinedError) else "failed", "reason": reason})
 
     def add(self, row: Row) -> None:

@@ -1,7 +1,9 @@
 """A training run's folder: what was asked for, how far it is, and what came out, each file whole or not there."""
 
+import contextlib
 import hashlib
 import json
+import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,16 @@ class Folder:
             file.write((json.dumps({"format": FORMAT} | content, indent=1, allow_nan=False) + "\n").encode())
 
     def read_log(self, epochs: int) -> list[dict[str, Any]]:
-        """The log's lines of the first so many epochs."""
+        """The log's lines of the first so many epochs. The checkpoint does not need them: of a damaged log those that can be read, which a warning says."""
         file = self.path / "log.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [json.loads(line) for line in lines[:epochs]]
+        lines = file.read_text(errors="replace").splitlines()[:epochs] if file.exists() else []
+        rows = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+        if len(rows) < epochs:
+            warnings.warn(f"{file} lacks {epochs - len(rows)} of {epochs} epochs: the learning curves will lack them too. The network does not.", UserWarning, stacklevel=3)
+        return rows
 
     def write_log(self, rows: list[dict[str, Any]]) -> None:
         """Replace the log."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 import salience
 from salience.core.draws import Stream
-from salience.core.errors import InputError
+from salience.core.errors import InputError, unknown
 from salience.core.files import atomic
-from salience.core.model import Model
+from salience.core.model import PRECISIONS, Model
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
 from salience.training.card import Report, judged, load_weights, markdown
@@ -143,11 +143,13 @@ def train(
     Raises:
         InputError: If the folder holds a run and `resume` is not set, or another run; or recipe, architecture, start and data do not fit together.
     """
+    if precision not in PRECISIONS:
+        raise unknown("precision", str(precision), PRECISIONS)
     recipe, architecture = Recipe.from_value(recipe), Architecture.from_value(architecture)
     architecture = _with_classes(architecture, data)
     _check(recipe, data, test, start)
     folder = Folder(out)
-    with folder.locked(), _threads(folder, threads) as used, torch.random.fork_rng(devices=[]):
+    with folder.locked(), _threads(folder, threads) as used, torch.random.fork_rng(range(torch.cuda.device_count())):
         old = folder.read("run.json")
         if old is not None and not resume:
             raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another folder with --out.")
@@ -179,7 +181,7 @@ def train(
             "size": list(data.images.shape[2:]),
             "classes": list(data.classes),
             **figures,
-            "loss": rows[-1]["loss"],
+            "loss": rows[-1]["loss"] if rows else None,
             "seconds": round(trainer.seconds, 1),
             "command": command,
             "sha256": sha256,

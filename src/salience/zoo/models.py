@@ -207,8 +207,8 @@ def _python(text: str) -> Classifier:
     module_name, _, factory = text.partition(":")
     if not factory or not all(module_name.split(".")):
         raise InputError(f"python:{text} should be python:package.module:factory, where factory() returns the model.")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as for a script that lies there
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # as for a script that lies there
     try:
         make = getattr(importlib.import_module(module_name), factory)
         if not callable(make):
@@ -220,6 +220,9 @@ def _python(text: str) -> Classifier:
         raise InputError(f"The module {module_name} cannot be imported ({error}): run from its folder, or install it.") from error
     except Exception as error:  # the user's own code: whatever it raises is what there is to say
         raise InputError(f"python:{text} does not work ({type(error).__name__}: {error}): it must be a function that needs no arguments and returns the model.") from error
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
     return Model(made) if isinstance(made, nn.Module) and not isinstance(made, Classifier) else _classifier(made, text)
 
 
