@@ -155,3 +155,15 @@ class TestUndecided:
         without = shown(dataclasses.replace(e, blocks=None, counts=None))[1]
         assert without.stderr is None
         assert without.undecided is None
+
+
+def test_pixels_read_against_the_mean_have_the_freedom_of_the_blocks():
+    """The error about the mean is a jackknife over 20 blocks of draws, but Student's t was that of the draws."""
+    box = sal.BlackBox(lambda images: images.flatten(1)[:, :4].softmax(1), size=(8, 8))
+    e = sal.explain("rise:samples=50,estimator=centred", box, torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 0)
+    about = e.maps[:, 0].double() - e.maps[:, 0].double().mean()
+    error = e.stderr_of(lambda maps: (maps - maps.mean((-2, -1), keepdim=True)).sum(-3)).double()
+    assert e.df.tolist() == [49]
+    expected = ~(about.abs() > 2.0930 * error)  # t of 19 degrees of freedom; of 49 it is 2.0096
+    assert (shown(e)[0].undecided == expected[0].numpy()).all()
+    assert not (shown(e)[0].undecided == ~(about.abs() > 2.0096 * error)[0].numpy()).all()

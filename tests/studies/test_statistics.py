@@ -116,12 +116,13 @@ def test_undefined_images_are_left_out():
     assert bootstrap_interval(values) == bootstrap_interval(values.mean(1))
 
 
-@pytest.mark.parametrize(("between", "shared"), [(1, 0.0), (1, 1.0), (0.2, 1.0)])
-def test_with_shared_seeds_the_interval_covers_what_new_seeds_would_give(between, shared):
+@pytest.mark.parametrize(("between", "shared", "seeds"), [(1, 0.0, 5), (1, 1.0, 5), (0.2, 1.0, 5), (1, 0.5, 2), (0.2, 1.0, 2), (1, 0.5, 3)])
+def test_with_shared_seeds_the_interval_covers_what_new_seeds_would_give(between, shared, seeds):
+    """With two seeds it covered 0.88."""
     rng = numbers(2)
 
     def draw():
-        return between * rng.normal(size=(25, 1)) + shared * rng.normal(size=(1, 5)) + 0.3 * rng.normal(size=(25, 5))
+        return between * rng.normal(size=(25, 1)) + shared * rng.normal(size=(1, seeds)) + 0.3 * rng.normal(size=(25, seeds))
 
     assert covered(draw, 0, shared_seeds=True) >= 0.91
     if shared:
@@ -174,11 +175,28 @@ def test_equal_pairs_are_ranked_but_not_counted():
     assert found.effect == pytest.approx((ranks[2:].sum() - 2 * ranks[4]) / ranks[2:].sum())
 
 
+@pytest.mark.parametrize("equal", [0, 3, 40])
+def test_few_pairs_that_differ_are_tested_exactly(equal):
+    """With equal pairs among more than 13 the normal approximation was taken: four pairs that differ gave p = 0.046."""
+    difference = np.concatenate([np.zeros(equal), [0.1, 0.1, 0.2, -0.2, 0.3, 0.4, 0.4, 0.4, 0.9]])
+    ranks = stats.rankdata(np.abs(difference))[equal:]
+    other = np.linspace(1, 2, len(difference))
+    assert paired_test(other + difference, other, few_values=False).p == pytest.approx(enumerated(difference[equal:], ranks), abs=1e-12)
+    four = np.concatenate([np.zeros(46), [0.1, 0.2, 0.3, 0.4]])
+    assert paired_test(np.linspace(1, 2, 50) + four, np.linspace(1, 2, 50)).p == pytest.approx(2 / 2**4)
+
+
+def test_many_pairs_with_ties_are_tested_as_scipy_does():
+    difference = numbers(3).integers(-3, 5, size=90).astype(float)
+    assert (difference != 0).sum() > 50
+    assert paired_test(difference, np.zeros(90), few_values=False).p == pytest.approx(stats.wilcoxon(difference, zero_method="pratt").pvalue)
+
+
 def test_rounding_does_not_break_ties():
     """Thirds are not exact: 2/3 - 1/3 and 1/3 - 0 differ in their last bit."""
     rng = numbers(4)
     a, b = rng.integers(0, 4, size=(2, 40))
-    found, exact = paired_test(a / 3, b / 3, few_values=False), stats.wilcoxon(a - b, zero_method="pratt").pvalue
+    found, exact = paired_test(a / 3, b / 3, few_values=False), paired_test(a, b, few_values=False).p
     assert len(np.unique(np.abs(a / 3 - b / 3))) > len(np.unique(np.abs(a - b)))
     assert found.p == pytest.approx(exact, abs=1e-12)
     assert found.effect == pytest.approx(paired_test(a, b).effect, abs=1e-12)

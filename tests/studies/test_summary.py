@@ -12,7 +12,7 @@ from salience.core.registry import entries
 from salience.studies.report import report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import details, escaped, grouped, heading, incomplete, is_best, latex, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
+from salience.studies.summary import _cells, details, escaped, grouped, heading, incomplete, is_best, latex, left_out, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
 
 
 def refused(message):
@@ -96,7 +96,7 @@ def test_targets_are_averaged_and_so_are_their_errors(tmp_path):
     other.write("a", rows, [])
     cells, _ = next(iter(grouped(other).values()))["deletion"]
     assert np.array_equal(cells.values["gradient"], [[2, 2]])
-    assert np.allclose(cells.errors["gradient"], 0.25)  # sqrt(0.3² + 0.4²) / 2
+    assert np.allclose(cells.errors["gradient"], np.sqrt((0.3**2 + 0.4**2) / 2))  # they share their draws: an upper bound
 
 
 def test_the_variance_splits(tmp_path):
@@ -225,3 +225,27 @@ def test_without_rows_or_study(tmp_path):
         tables(Store(tmp_path))
     with refused(f"{tmp_path} has no rows yet: continue the study with 'salience study run --resume'."):
         tables(made(tmp_path, images=[]))
+
+
+def rows_of(method, values, stderr=None):
+    """Rows of one metric: values by image and target, None where undefined."""
+    return [
+        {"image": image, "method": method, "target": target, "seed": 0, "value": value, "status": "undefined" if value is None else "ok", "stderr": stderr} for (image, target), value in values.items()
+    ]
+
+
+def test_methods_are_compared_on_the_targets_that_both_have():
+    """Two methods that were equal wherever both had a value differed by 0.3, p = 0.0005."""
+    whole = {(f"{image}", target): 0.2 + 0.6 * target + 0.01 * image for image in range(12) for target in (0, 1)}
+    half = {key: None if key[1] else each for key, each in whole.items()}
+    cells = _cells(rows_of("a", whole) + rows_of("b", half), ["a", "b"])
+    np.testing.assert_array_equal(cells.values["a"], cells.values["b"])
+    assert (cells.unpaired, cells.undefined) == ({"a": 12, "b": 0}, {"a": 0, "b": 12})
+    assert left_out(cells, "a") == "12 unpaired (another method lacks the target)"
+    lost = dict.fromkeys(whole)
+    assert _cells(rows_of("a", whole) + rows_of("b", lost), ["a", "b"]).values["a"][0] == pytest.approx(0.5)  # a method without any value takes nothing from the others
+
+
+def test_the_error_of_a_mean_over_targets_counts_that_they_share_their_draws():
+    cells = _cells(rows_of("a", {("0", target): 1.0 for target in range(4)}, stderr=0.1), ["a"])
+    assert cells.errors["a"].tolist() == [[pytest.approx(0.1)]]

@@ -32,7 +32,7 @@ class ReColor(Threat):
     from; here the result is clamped to such colours instead, and no colour moves further than the lattice says for it.
     """
 
-    budget: float = option(0.06, "largest change of each of L / 100, u / 200 and v / 200", above=0)
+    budget: float = option(0.06, "largest change of each of L / 100, u / 200 and v / 200, up to the rounding of colours (1e-4)", above=0)
     rate: float = option(0.01, "step of the optimiser, as a share of the budget", above=0)
     weight: float = option(1.25e-3, "weight of the penalty, the roughness of the function", at_least=0)
     place = 0

@@ -13,7 +13,7 @@ class Deletion(Metric):
 
     The curve's first point is the image itself, its last the fill alone; the x-axis is the share of steps.
 
-    Cost: `steps` + 1 forward passes an image.
+    Cost: `steps` + 1 forward passes an image; fewer where so many steps of whole pixels do not fit.
 
     Source: Petsiuk, Das & Saenko (2018), algorithm 1; their tables use 28 steps at 224 px, single curves 224.
 
@@ -21,7 +21,7 @@ class Deletion(Metric):
     one end of the image); the class scored is the map's target.
     """
 
-    steps: int = option(28, "steps; each removes the same number of pixels", at_least=1)
+    steps: int = option(28, "steps at most; each removes the same number of pixels, rounded up, the last what is left", at_least=1)
     fill: Fill = option("mean", "what replaces removed pixels: mean, black, white, grey or blur")
     ties: Ties = option("random", "order of equal pixels: random (seeded), or original")
     reduction: Reduction | None = option(None, REDUCTION)

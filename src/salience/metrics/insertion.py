@@ -13,7 +13,7 @@ class Insertion(Metric):
 
     The curve's first point is the blurred image, its last the image itself; the x-axis is the share of steps.
 
-    Cost: `steps` + 1 forward passes an image.
+    Cost: `steps` + 1 forward passes an image; fewer where so many steps of whole pixels do not fit.
 
     Source: Petsiuk, Das & Saenko (2018), algorithm 2, and their code: an almost flat 11 x 11 blur.
 
@@ -21,7 +21,7 @@ class Insertion(Metric):
     score is that of the blurred image, where the printed algorithm has the whole one; the class scored is the map's target.
     """
 
-    steps: int = option(28, "steps; each inserts the same number of pixels", at_least=1)
+    steps: int = option(28, "steps at most; each inserts the same number of pixels, rounded up, the last what is left", at_least=1)
     blur: int = option(11, "side of the blur's kernel, in pixels; odd", at_least=1)
     blur_sd: float = option(5.0, "sd of the Gaussian that the kernel is cut from, in pixels", above=0)
     ties: Ties = option("random", "order of equal pixels: random (seeded), or original")

@@ -157,7 +157,7 @@ def shown(e: Explanation) -> list[Shown]:
     for index, each in enumerate(values):
         scale = scale_of(each, signed=signed, middle=float(each.mean()) if centred else 0.0)
         reference = float(each.mean()) if centred or (not signed and scale.low > 0) else 0.0
-        undecided = None if distances is None else ~(np.abs(each - reference) > _quantile(e, index) * distances[index])
+        undecided = None if distances is None else ~(np.abs(each - reference) > _quantile(e, index, distances is errors and e.maps.shape[1] == 1) * distances[index])
         found.append(Shown(each, None if errors is None else errors[index], undecided, reference, scale))
     return found
 
@@ -174,9 +174,9 @@ def _errors(e: Explanation) -> np.ndarray | None:
         return None
 
 
-def _quantile(e: Explanation, index: int) -> float:
-    """Student's t for a two-sided interval; infinite where a single draw leaves the error unknown."""
+def _quantile(e: Explanation, index: int, plain: bool) -> float:
+    """Student's t for a two-sided interval of a `plain` error, of the map's own values, or of one from blocks of draws; infinite where a single draw leaves the error unknown."""
     from scipy.stats import t
 
-    freedom = float((torch.as_tensor(e.df) if e.maps.shape[1] == 1 else e.saliency_df)[index])
+    freedom = float((torch.as_tensor(e.df) if plain else e.saliency_df)[index])
     return float(t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else float("inf")

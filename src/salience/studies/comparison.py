@@ -17,6 +17,9 @@ FEWEST_PAIRS = 6
 FEW_VALUES = 10
 """A metric with at most so many values, such as hit or miss, is tested by sign flips."""
 
+EXACT = 50
+"""Up to so many differing pairs the signed-rank test is exact: the normal approximation finds p = 0.046 where four pairs of fifty differ, which cannot be under 0.125."""
+
 MOST_OUTCOMES = 2**20
 """Sign flips are enumerated up to so many outcomes, beyond that drawn at random."""
 
@@ -90,8 +93,8 @@ class Comparison:
 def paired_test(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 5000, shared_seeds: bool = False, few_values: bool | None = None) -> PairedTest:
     """Test whether two methods differ on the same images, two-sided.
 
-    Wilcoxon's signed-rank test, equal pairs ranked but not counted (Pratt); exact for few pairs, else by its normal
-    approximation with ties accounted for, as `scipy.stats.wilcoxon` chooses. Metrics with few values, such as
+    Wilcoxon's signed-rank test, equal pairs ranked but not counted (Pratt); exact, ties included, if at most `EXACT` pairs
+    differ, else by `scipy.stats.wilcoxon`'s normal approximation. Metrics with few values, such as
     hit or miss, are tested by flipping the signs of the differences: p is the share of flips whose sum is at least as
     far from zero; all flips if they have at most `MOST_OUTCOMES` outcomes, else (count + 1) / (resamples + 1) of
     random ones. With one value (0 and 1) this is McNemar's exact test.
@@ -134,7 +137,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int = 0, 
     elif not difference.any():
         p = 1.0
     else:
-        p = _sign_flips(difference, seed, resamples) if few else float(stats.wilcoxon(difference, zero_method="pratt").pvalue)
+        p = _sign_flips(difference, seed, resamples) if few else _signed_ranks(ranks)
     return PairedTest(
         pairs,
         float(rows[both].mean()) if pairs else np.nan,
@@ -226,6 +229,19 @@ def _few(values: Float[np.ndarray, " images"]) -> bool:
     defined = values[np.isfinite(values)]
     distinct = np.unique(np.round(defined / (np.abs(defined).max(initial=0.0) or 1.0), 12))
     return len(distinct) <= min(FEW_VALUES, len(defined) / 2)
+
+
+def _signed_ranks(ranks: Float[np.ndarray, " pairs"]) -> float:
+    """The p-value of the sum of signed ranks, 0 for equal pairs, when each may as well have had the other sign."""
+    signed = np.rint(2 * ranks[ranks != 0]).astype(int)  # whole numbers, as ties share their ranks
+    if len(signed) > EXACT:
+        return float(stats.wilcoxon(ranks, zero_method="pratt").pvalue)
+    total = np.abs(signed).sum()
+    chances = np.zeros(total + 1)  # of each sum of the positive ones
+    chances[0] = 1
+    for rank in np.abs(signed):
+        chances = (chances + np.concatenate([np.zeros(rank), chances[:-rank]])) / 2
+    return float(min(chances[np.abs(2 * np.arange(total + 1) - total) >= abs(signed.sum())].sum(), 1.0))
 
 
 def _sign_flips(difference: Float[np.ndarray, " pairs"], seed: int, draws: int) -> float:

@@ -55,9 +55,11 @@ class Cells:
         images: Names of the pictures.
         seeds: The seeds.
         values: For each method (images, seeds), targets averaged, NaN where there is no value.
-        errors: The values' own Monte-Carlo errors, likewise; None for a method that has none.
+        errors: The values' own Monte-Carlo errors, likewise; None for a method that has none. Of a mean over targets it is what it would be
+            if their errors were equal, as they share their draws: it may be smaller.
         undefined: Values that do not exist, for each method.
         failed: Values that could not be computed, for each method.
+        unpaired: Values that were left out, for each method, as they are of a target for which another method of the picture has none.
     """
 
     images: list[str]
@@ -66,6 +68,7 @@ class Cells:
     errors: dict[str, np.ndarray | None]
     undefined: dict[str, int]
     failed: dict[str, int]
+    unpaired: dict[str, int]
 
     @property
     def measured(self) -> int:
@@ -144,7 +147,7 @@ class Table:
 
 def left_out(cells: Cells, method: str) -> str:
     """How many values a method lacks, and why; empty if none."""
-    counts = {"undefined": cells.undefined[method], "failed": cells.failed[method]}
+    counts = {"undefined": cells.undefined[method], "failed": cells.failed[method], "unpaired (another method lacks the target)": cells.unpaired[method]}
     return " and ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
@@ -193,31 +196,25 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
 def _cells(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
     images = {image: number for number, image in enumerate(sorted({row["image"] for row in rows}))}
     seeds = {seed: number for number, seed in enumerate(sorted({row["seed"] for row in rows}))}
-    values: dict[str, dict[tuple, list[float]]] = {method: defaultdict(list) for method in methods}
-    errors: dict[str, dict[tuple, list[float]]] = {method: defaultdict(list) for method in methods}
-    counts = {status: dict.fromkeys(methods, 0) for status in ("undefined", "failed")}
+    found: dict[tuple[int, int], dict[str, dict[Any, tuple[float, float | None]]]] = defaultdict(lambda: defaultdict(dict))
+    counts = {status: dict.fromkeys(methods, 0) for status in ("undefined", "failed", "unpaired")}
     for row in rows:
-        at = images[row["image"]], seeds[row["seed"]]
         if row["status"] != "ok":
             counts[row["status"]][row["method"]] += 1
         elif not math.isfinite(row["value"]):
             counts["undefined"][row["method"]] += 1
         else:
-            values[row["method"]][at].append(row["value"])
-            if row["stderr"] is not None:
-                errors[row["method"]][at].append(row["stderr"])
-
-    def filled(found: Mapping[tuple, list[float]]) -> np.ndarray:
-        table = np.full((len(images), len(seeds)), np.nan)
-        for at, each in found.items():
-            table[at] = np.mean(each)
-        return table
-
-    def of_means(found: Mapping[tuple, list[float]]) -> np.ndarray:
-        """The error of a mean over targets."""
-        return np.sqrt(filled({at: [float(np.mean(np.square(each))) / len(each)] for at, each in found.items()}))
-
-    return Cells(list(images), list(seeds), {method: filled(values[method]) for method in methods}, {method: of_means(errors[method]) if errors[method] else None for method in methods}, **counts)
+            found[images[row["image"]], seeds[row["seed"]]][row["method"]][row["target"]] = row["value"], row["stderr"]
+    values, errors = ({method: np.full((len(images), len(seeds)), np.nan) for method in methods} for _ in range(2))
+    for at, by_method in found.items():
+        common = set.intersection(*(set(targets) for targets in by_method.values()))
+        for method, targets in by_method.items():
+            counts["unpaired"][method] += len(targets) - len(common)
+            if common:
+                values[method][at] = np.mean([targets[target][0] for target in common])
+                known = [error for target in common if (error := targets[target][1]) is not None]
+                errors[method][at] = np.sqrt(np.mean(np.square(known))) if known else np.nan
+    return Cells(list(images), list(seeds), values, {method: None if np.isnan(each).all() else each for method, each in errors.items()}, **counts)
 
 
 def _column(metric: str, cells: Cells, rows: Sequence[Row], categories: Mapping[int, str]) -> Column:
