@@ -33,8 +33,7 @@ class Rise(MonteCarlo):
     - ``crossfit`` (the default): the published mean with a control variate. A model of the score as a
       function of the mask, which costs no forward pass, is fitted to the other draws; only what it cannot
       predict is left as noise. The same expectation as the published estimator, several times fewer masks.
-      Its error is a little small where masks are very coarse and few: on a grid of 2 x 2 its 95 % intervals cover 0.91 with 50
-      masks and 0.94 with 100, on the usual grid 0.94 and 0.95.
+      Its error is a little small where masks are very coarse and few (a grid of 2 x 2, 50 masks).
     - ``surrogate``: that model's own map. Less noise, some bias.
     - ``centred``: the published mean of the score less its mean.
     - ``original``: the published mean of f M / keep.

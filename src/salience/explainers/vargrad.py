@@ -24,7 +24,7 @@ class VarGrad(InputNoise):
     lack sensitivity to parameter values".
 
     Differs from the source: divided by samples - 1, so that it is unbiased. Its error is a jackknife over blocks of draws, which knows
-    nothing of two draws (NaN); with 50 its 95 % intervals cover 0.92 on gradients of a quadratic, with 5 they cover 0.84.
+    nothing of two draws (NaN); as a variance is skewed, its intervals are too narrow with few.
     """
 
     base: Base = option(Gradient, "the explanation whose variance is taken")

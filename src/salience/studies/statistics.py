@@ -94,7 +94,7 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0, re
     the mean of resampled seed effects (a seed's mean deviation from its images' means), each stretched by
     sqrt(k / (k - 1)) for its k images or seeds to be of the right variance. As a few seeds cannot reach beyond
     their range, the interval is stretched to the width 2 sqrt(t1² v1 + t2² v2), with the variances v of both means
-    and Student's quantiles t of n - 1 and k - 1 degrees of freedom: with two seeds it covers 0.95 to 0.97. Noise within
+    and Student's quantiles t of n - 1 and k - 1 degrees of freedom: so it covers about what it says with two seeds as well. Noise within
     cells is counted in both, so it is rather too wide.
 
     Args:
