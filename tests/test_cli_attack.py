@@ -1,6 +1,7 @@
 """``salience attack`` on the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_json_files_and_picture(run):
     (picture,) = row["pictures"]
     with Image.open(picture) as opened:
         assert opened.width > 1000
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.attack.npz", "a.attack.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted([Path(row["perturbed"]).name, Path(picture).name])
+    assert re.fullmatch(r"a\.attack-[0-9a-f]{6}\.png", Path(picture).name)
 
 
 def test_a_fixed_attack_of_a_random_method_shows_both_figures(run):
@@ -85,7 +87,10 @@ def test_without_an_aim_and_with_a_map_as_aim(run):
 def test_several_images_and_a_table(run):
     code, out, _ = run("attack", "a.png", "a.png", *TINY, "--toward", "b.png")
     assert code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a-2.attack.npz", "a-2.attack.png", "a.attack.npz", "a.attack.png"]
+    names = [path.name for path in Path("out").iterdir()]
+    assert sorted(re.sub("-[0-9a-f]{6}", "", name) for name in names) == ["a-2.attack.npz", "a-2.attack.png", "a.attack.npz", "a.attack.png"]
+    assert run("attack", "a.png", *TINY, "--toward", "b.png", "--budget", "0.02")[0] == 0
+    assert len(list(Path("out").iterdir())) == 6  # another question, other files: they overwrote each other
     assert "Cosine distances of the map" in out
 
 

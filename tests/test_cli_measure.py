@@ -1,5 +1,6 @@
 """``salience measure`` and ``salience study`` on the command line."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -67,6 +68,21 @@ class TestMeasure:
         assert (ours[0]["method"], elsewhere[0]["method"]) == ("gradient", "")
         assert elsewhere[0]["target"] == ours[0]["target"]
         assert elsewhere[0]["value"] != ours[0]["value"]
+
+    @pytest.mark.filterwarnings("default")
+    def test_maps_of_another_picture_or_network_are_warned_of(self, run):
+        """Files in another order than the pictures gave wrong numbers without a word."""
+        assert run("explain", "a.png", *TINY, "--method", "gradient", "--out", "out")[0] == 0
+        (saved,) = Path("out").glob("a.gradient*.npz")
+        e = sal.Explanation.load(saved)
+        dataclasses.replace(e, record=e.record | {"model": e.record["model"] | {"weights": "0" * 64}}).save("other.npz")
+        for arguments, said in (
+            (("b.png", *TINY, "--maps", saved), "The map of the image was made of other pixels than it is judged on: another picture, order or preprocessing?"),
+            (("a.png", *TINY, "--maps", "other.npz"), "with other weights than those of Net, which judges them: say its --model."),
+        ):
+            code, _, err = run("measure", *arguments, "--metric", "gini")
+            assert code == 0
+            assert said in err
 
     def test_table(self, run):
         code, out, _ = run("measure", "a.png", *TINY, "--method", "gradient", "--metric", "gini", "--metric", "max_sensitivity:samples=2")

@@ -1,6 +1,7 @@
 """Promises about the project itself: floors, imports, the README, the docs."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -136,3 +137,31 @@ def test_no_download_address_in_constraints():
 def test_the_package_can_be_run_as_a_module():
     done = subprocess.run([sys.executable, "-m", "salience", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("salience ")
+
+
+class TestOtherPackages:
+    """Methods of packages that name a module in their entry points."""
+
+    @pytest.fixture
+    def listed(self, tmp_path):
+        def run(code):
+            (tmp_path / "other_methods.py").write_text(code)
+            (tmp_path / "other-1.0.dist-info").mkdir()
+            (tmp_path / "other-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+            (tmp_path / "other-1.0.dist-info" / "entry_points.txt").write_text("[salience]\nmine = other_methods\n")
+            command = [sys.executable, "-m", "salience", "list", "methods", "theirs"]
+            return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+
+        return run
+
+    def test_are_known_on_the_command_line(self, listed):
+        method = "    def attribute(self, model, images, targets, streams):\n        return Attribution(images)\n"
+        facts = 'signed=True, stochastic=False, needs_gradient=False, cites="nobody"'
+        done = listed(f'from salience import Attribution, Explainer, register\n\n@register("explainer", "theirs", {facts})\nclass Theirs(Explainer):\n    """The picture itself."""\n\n{method}')
+        assert (done.returncode, done.stdout.splitlines()[0]) == (0, "The picture itself.")
+
+    def test_that_cannot_be_imported_are_named(self, listed):
+        done = listed("import nothing_of_the_kind\n")
+        assert done.returncode == 2
+        assert done.stderr.startswith("Error: other_methods, which an installed package adds to salience, cannot be imported (ModuleNotFoundError: ")
+        assert done.stderr.endswith("mend or uninstall that package.\n")

@@ -79,3 +79,20 @@ def test_maps_of_a_function_need_the_function_again(conv, photos):
     with pytest.raises(sal.InputError, match=r"^This metric makes new maps, but these are by mine, which is no method's name: give the explainer itself, explainer=mine\.$"):
         sal.measure("max_sensitivity:samples=2", conv, photos, None, e)
     assert torch.isfinite(sal.measure("max_sensitivity:samples=2", conv, photos, None, e, explainer=mine)).all()
+
+
+def test_maps_in_the_place_of_targets(conv, photos):
+    e = sal.explain("gradient", conv, photos)
+    for maps in (e, e.maps):
+        with pytest.raises(sal.InputError, match=r"^There is nothing to judge: give maps, which come after the targets \(None: their own\), or the explainer that makes them\.$"):
+            sal.measure("gini", conv, photos, maps)
+    with pytest.raises(sal.InputError, match=r"^There is nothing to judge: give maps, or the explainer"):
+        sal.measure("gini", conv, photos, 1)
+
+
+def test_maps_of_other_pictures_are_warned_of(conv, photos):
+    """A file of maps in another order gave numbers without a word."""
+    e = sal.explain("gradient", conv, photos)
+    with pytest.warns(UserWarning, match=r"^The map of image 1 was made of other pixels than it is judged on: another picture, order or preprocessing\?$"):
+        sal.measure("deletion:steps=2", conv, photos.flip(0), None, e)
+    sal.measure("deletion:steps=2", conv, photos[1:], None, e[1:])

@@ -95,14 +95,14 @@ def test_preprocessing_in_any_form():
 def test_targets_and_class_names_in_any_form(images):
     model = sal.Model(Flattening(), labels={0: "ant", "1": "bee", 2: "cat", 3: "dog"})
     expected = sal.explain("gradient", model, images, 2).maps
-    for target in ("2", "Cat", np.int64(2), np.array(2), np.array([2, 2, 2]), torch.tensor([2, 2, 2]), ["cat", 2, "2"]):
+    for target in ("2", "Cat", 2.0, np.int64(2), np.array(2), np.array([2, 2, 2]), torch.tensor([2, 2, 2]), ["cat", 2, "2"]):
         assert torch.equal(sal.explain("gradient", model, images, target).maps, expected)
-    for target in ("--2", "²", "3.0", 3.5, 4, -1, [1, 2]):
+    for target in ("--2", "²", "3.0", 3.5, True, b"2", 4, -1, [1, 2]):
         with pytest.raises(sal.InputError):
             sal.explain("gradient", model, images, target)
     many = sal.Model(Flattening(), labels=[f"name {number}" for number in range(9)])
-    with pytest.raises(sal.InputError, match=r"^Flattening has 4 classes but 9 names, so 'name 7' is none of its classes: give as many names as classes\.$"):
-        sal.explain("gradient", many, images, "name 7")
+    with pytest.raises(sal.InputError, match=r"^Flattening has 4 classes but 9 names, so names and classes do not go together: give one name a class, in index order\.$"):
+        sal.explain("gradient", many, images)
 
 
 class Wrapping(nn.Module):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from salience.attacks.attack import Attack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attacked:
     """What an attack came to, measured on the network itself. All tensors are on the CPU.
 
@@ -69,6 +69,10 @@ class Attacked:
     blind: Tensor
     model: str
     weights: str
+
+    def __repr__(self) -> str:
+        moved = "; ".join(f"{'class kept' if kept else 'class lost'}, map {moved:.3f} from its own" for kept, moved in zip(self.class_kept.tolist(), self.distance_to_original.tolist(), strict=True))
+        return f"Attacked({self.attack}: {moved})"
 
     @property
     def class_kept(self) -> Tensor:

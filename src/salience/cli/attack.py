@@ -57,14 +57,14 @@ def attack(
 ) -> None:
     """Change photographs a little so that their explanations change and their classes stay, and measure what came of it.
 
-    Writes IMAGE.attack.png and, with the changed image as array 'image' (3, h, w) in [0, 1], IMAGE.attack.npz.
+    Writes IMAGE.attack.png and, with the changed image as array 'image' (3, h, w) in [0, 1], IMAGE.attack.npz; where an option is not the default, six digits that stand for the options follow.
     """
     from rich.text import Text
 
     from salience.attacks.attack import Attack
     from salience.core.model import Model
     from salience.core.options import convert
-    from salience.show.batch import stems_of
+    from salience.show.batch import digits, stems_of
     from salience.zoo.images import check_path
     from salience.zoo.models import load_model
 
@@ -77,10 +77,13 @@ def attack(
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
     aim = None if toward is None else _aim(toward, network)
     table = new_table("image", "class", "kept", "method", "threat", "to target", "random to target", "to original", "random to original", "ssim", "lpips", "seconds")
+    given = {"attack": str(chosen), "model": model, "target": target, "toward": toward and str(toward), "seed": seed}
+    usual = {"attack": str(Attack()), "model": DEFAULT_MODEL, "target": None, "toward": None, "seed": 0}
+    unusual = {key: value for key, value in given.items() if value != usual[key]}
     own: list[str] = []
     with progress() as report:
         for path, name in zip(images, stems_of(images), strict=True):
-            row = _attacked(chosen, network, path, out / f"{name}.attack", toward, aim, target, seed, report)
+            row = _attacked(chosen, network, path, out / f"{name}.attack{digits(unusual)}", toward, aim, target, seed, report)
             if as_json:
                 print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
             table.add_row(*map(Text, _cells(row)))

@@ -78,7 +78,7 @@ def explain(
 
 def cells(row: "Row") -> list[str]:
     """What tables show of a result, in the order of `COLUMNS`."""
-    error = "-" if row.relative_error is None else f"{row.relative_error:.3f}"
+    error = "-" if row.relative_error is None else f"{row.relative_error:.3f}{' (too large)' if row.converged is False else ''}"
     return [Path(row.image).name, row.label, f"{row.probability:.3f}", row.method, str(row.samples or "-"), error, f"{row.seconds:.1f}"]
 
 

@@ -121,6 +121,8 @@ def _rows(
         explainer = None if text is None else Explainer.from_value(text)
         report(f"{path.name}: {explainer or 'reading the map'}", 0, None)
         e = given if explainer is None else explainer(model, image, target, seed=seed)
+        if explainer is None:
+            _warn_of_other_weights(e, model)
         wanted = target if target is not None else _own_target(e, model, image)
         name = str(explainer) if explainer is not None else getattr(e, "method", "")
         for metric in metrics:
@@ -137,6 +139,13 @@ def _rows(
             index = wanted if isinstance(wanted, int) else model.class_index(wanted, len(model.labels or ()) or 10**9)
             keys = {"image": str(path), "method": name, "target": index, "label": model.label(index), "metric": str(metric)}
             yield keys | row | {"seconds": round(time.perf_counter() - start, 3)}
+
+
+def _warn_of_other_weights(e: Any, model: "Classifier") -> None:
+    """Say so if an explanation is of another network than the one that judges it."""
+    explained = getattr(e, "record", {}).get("model", {})
+    if explained and explained["weights"] != model.weights_hash():
+        warnings.warn(f"The maps are of {explained['name']} with other weights than those of {model.name}, which judges them: say its --model.", UserWarning, stacklevel=1)
 
 
 def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:

@@ -228,6 +228,8 @@ class Classifier:
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             more = "" if isinstance(outputs, Tensor) else ": wrap it in a module or a function that returns its scores alone"
             raise InputError(f"{self.name} returned {shape} for {len(images)} images: a classifier must return one row of scores per image, shape ({len(images)}, classes){more}.")
+        if self.labels is not None and len(self.labels) > outputs.shape[1]:
+            raise InputError(f"{self.name} has {outputs.shape[1]} classes but {len(self.labels)} names, so names and classes do not go together: give one name a class, in index order.")
         if not torch.isfinite(outputs).all():
             raise InputError(f"{self.name} returned NaN or infinite scores: check its weights, and that it takes images in [0, 1] with the given mean and std.")
         return outputs
@@ -246,7 +248,12 @@ class Classifier:
         Raises:
             InputError: If there is no such class; the nearest names are offered.
         """
-        text = str(target.item() if isinstance(target, Tensor) and target.numel() == 1 else target).strip()
+        target = target.item() if isinstance(target, Tensor) and target.numel() == 1 else target
+        if isinstance(target, float) and target.is_integer():
+            target = int(target)
+        if not isinstance(target, str | numbers.Integral) or isinstance(target, bool):
+            raise InputError(f"A target is the index or the name of a class, not {target!r:.40}.")
+        text = str(target).strip()
         if re.fullmatch("-?[0-9]+", text):
             if not 0 <= int(text) < classes:
                 raise InputError(f"Target {text} is out of range: {self.name} has classes 0 to {classes - 1}.")
@@ -258,6 +265,4 @@ class Classifier:
             raise InputError(f"Several classes are called {text!r}: give one of the indices {', '.join(map(str, found))}.")
         if not found:
             raise unknown("class", text, self.labels)
-        if found[0] >= classes:
-            raise InputError(f"{self.name} has {classes} classes but {len(self.labels)} names, so {text!r} is none of its classes: give as many names as classes.")
         return found[0]

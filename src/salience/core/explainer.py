@@ -361,16 +361,29 @@ def checked_images(images: Any, model: Classifier) -> Images:
     """
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: use sal.load_images(paths, model).")
+        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: {_to_images(images)}.")
     if len(images) == 0:
         raise InputError("There are no images: give at least one.")
     if images.shape[1] != model.channels_in:
         raise InputError(f"{model.name} takes images with {model.channels_in} channel(s), not {images.shape[1]}.")
     if not torch.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
-        raise InputError("images must lie in [0, 1]: give them before normalisation (the model normalises), without NaN.")
+        raise InputError("images must lie in [0, 1]: divide those in 0 to 255 by 255, give others before normalisation (the model normalises), without NaN.")
     if model.size is not None and tuple(images.shape[-2:]) != tuple(model.size):
-        raise InputError(f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: use sal.load_images(paths, model).")
+        raise InputError(
+            f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: resize them, or let sal.load_images(paths, model) do it."
+        )
     return images.detach().as_subclass(Tensor).to(model.device, torch.float32)
+
+
+def _to_images(given: Any) -> str:
+    """How to make images of something that is none."""
+    if isinstance(given, Tensor) and given.ndim == 3:
+        return "give a single image as image[None]"
+    if isinstance(given, Tensor) and given.ndim == 4:
+        return "divide whole numbers by 255, images.float() / 255"
+    if isinstance(given, list | tuple) and given and all(isinstance(each, Tensor) for each in given):
+        return "put several into one tensor, torch.stack(images)"
+    return "make one with torch.from_numpy, (n, c, h, w)" if isinstance(given, np.ndarray) else "use sal.load_images(paths, model)"
 
 
 def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:
@@ -382,6 +395,8 @@ def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tenso
     if targets is None:
         return outputs.argmax(1)
     if isinstance(targets, Tensor | np.ndarray):
+        if targets.ndim > 1:
+            raise InputError(f"targets are one class an image, not an array of shape {tuple(targets.shape)}: maps and masks have places of their own (maps=, masks=).")
         targets = targets.tolist()
     listed = list(targets) if isinstance(targets, Iterable) and not isinstance(targets, str) else [targets] * len(outputs)
     if len(listed) != len(outputs):

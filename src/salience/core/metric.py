@@ -1,5 +1,6 @@
 """What a metric is: a frozen set of options with one method, `judge`, that gives one number an image."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, nth
-from salience.core.explainer import Explainer, Target, checked_images, target_indices
+from salience.core.explainer import Explainer, Target, checked_images, hash_of, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
 from salience.core.options import Options
@@ -173,6 +174,7 @@ class Metric(Options):
         explained = own_score = None
         if isinstance(maps, Explanation):
             own_score = maps.score
+            _warn_of_other_images(maps, images)
             explained = maps.targets if targets is None else None
             explainer = _method_of(maps) if explainer is None and facts.get("needs_explainer") else explainer
             maps = maps.maps
@@ -234,7 +236,8 @@ def measure(
     chosen = Metric.from_value(metric)
     if maps is None:
         if explainer is None:
-            raise InputError("There is nothing to judge: give maps, or the explainer that makes them.")
+            misplaced = isinstance(targets, Explanation) or getattr(targets, "ndim", 0) > 1
+            raise InputError(f"There is nothing to judge: give maps, {'which come after the targets (None: their own), ' if misplaced else ''}or the explainer that makes them.")
         maps = Explainer.from_value(explainer)(model, images, targets, seed=seed, chunk=chunk)
     found = chosen(model, images, targets, maps, masks=masks, explainer=explainer, seed=seed, score=score, chunk=chunk, progress=progress)
     return found if details else found.values
@@ -243,6 +246,14 @@ def measure(
 def list_metrics() -> list[str]:
     """The names of all metrics."""
     return list(registry.entries("metric"))
+
+
+def _warn_of_other_images(e: Explanation, images: Images) -> None:
+    """Say so if maps were made of other pixels than those they are judged on: a file of another picture, or another order."""
+    made_of = e.record.get("images", {}).get("pixels", ())
+    other = [place for place, (then, now) in enumerate(zip(made_of, map(hash_of, images), strict=False)) if then != now]
+    if other:
+        warnings.warn(f"The map of {nth(other[0], len(images))} was made of other pixels than it is judged on: another picture, order or preprocessing?", UserWarning, stacklevel=3)
 
 
 def _method_of(e: Explanation) -> str:

@@ -5,6 +5,7 @@
 
 import dataclasses
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import typing
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from salience.core.errors import InputError
 
 PACKAGES = {
     "explainer": "salience.explainers",
@@ -83,6 +86,21 @@ def _import_all(kind: str) -> None:
     for package in map(importlib.import_module, PACKAGES[kind].split()):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
+    _import_others()
+
+
+@cache
+def _import_others() -> None:
+    """Import what other packages name under ``salience`` in their entry points: classes of theirs register themselves there.
+
+    Raises:
+        InputError: If one cannot be imported.
+    """
+    for point in importlib.metadata.entry_points(group="salience"):
+        try:
+            point.load()
+        except Exception as error:  # the other package's code: whatever it raises is what there is to say
+            raise InputError(f"{point.value}, which an installed package adds to salience, cannot be imported ({type(error).__name__}: {error}): mend or uninstall that package.") from error
 
 
 def name_of(cls: type) -> str:

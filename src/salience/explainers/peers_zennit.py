@@ -42,7 +42,8 @@ class Zennit(Peer):
 
     def maps(self, model: Model, images: Images, targets: Targets) -> Tensor:
         """The relevance of the module's inputs, channels in the image's order."""
-        low, high = (model.normalise(torch.full_like(images, value)) for value in (0.0, 1.0))
+        kind = next((each.dtype for each in model.module.parameters() if each.is_floating_point()), images.dtype)
+        low, high = (model.normalise(torch.full_like(images, value)).to(kind) for value in (0.0, 1.0))
         canonizers = [self.imported("zennit.torchvision").ResNetCanonizer()]
         composite = self.method(**self.call_with(made_by(self.method), {"low": low, "high": high, "canonizers": canonizers}))
         network = _OutputsOf(model.module)
@@ -52,7 +53,7 @@ class Zennit(Peer):
             return torch.autograd.grad(model.bound_score.of(outputs, targets).sum(), outputs)[0]
 
         attributor = self.imported("zennit.attribution").Gradient(network, composite)
-        relevance = attributor(model.normalise(images).requires_grad_(True), start)[1]
+        relevance = attributor(model.normalise(images).to(kind).requires_grad_(True), start)[1].float()
         return torch.empty_like(relevance).index_copy_(1, torch.tensor(model.order, device=images.device), relevance)
 
 

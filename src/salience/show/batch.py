@@ -7,11 +7,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -269,8 +270,12 @@ def _file_name(request: Request, explainer: Explainer, target: int | None) -> st
     """The method's name, and six digits that stand for everything that is not the default."""
     text = str(explainer)
     unusual = request.unusual() | ({} if target is None else {"target": target}) | ({"method": text} if text != explainer.name else {})
-    name = re.sub(r"[^\w.-]+", "-", explainer.name).strip("-")
-    return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
+    return re.sub(r"[^\w.-]+", "-", explainer.name).strip("-") + digits(unusual)
+
+
+def digits(unusual: Mapping[str, Any]) -> str:
+    """What is added to a file's name where something is not the default: six digits that stand for it."""
+    return f"-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else ""
 
 
 def stems_of(paths: Sequence[Path]) -> list[str]:

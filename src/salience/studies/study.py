@@ -23,7 +23,7 @@ def _specification(*kinds: str) -> Callable[[str], str]:
         name = text.strip().partition(":")[0]
         known = [kind for kind in kinds if name in entries(kind) or f"{name}:*" in entries(kind)]
         if not known:
-            raise unknown("method" if "explainer" in kinds else kinds[0], name, [each for kind in kinds for each in entries(kind)])
+            raise unknown("method" if "explainer" in kinds else kinds[0], name, [each.replace("*", "NAME") for kind in kinds for each in entries(kind)])
         return str(build(known[0], text))
 
     return check

@@ -288,15 +288,21 @@ def is_best(method: str, column: Column) -> bool:
     return method == column.comparison.best or bool(column.comparison.methods[method].tied)
 
 
+def is_untested(method: str, column: Column) -> bool:
+    """Whether a method has a mean that could not be tested against the best."""
+    standing = column.comparison.methods[method]
+    return column.higher_is_better is not None and standing.tied is None and method != column.comparison.best and not math.isnan(standing.mean)
+
+
 def heading(column: Column) -> str:
     """The metric and which way is better."""
     return column.metric + {True: " (high)", False: " (low)", None: ""}[column.higher_is_better]
 
 
 LEGEND = (
-    "Mean over images and its 95 % interval (bootstrap over images; over weight draws too where they are shared). Bold: the best, and what is not significantly "
+    "Mean over images and its 95 % interval (bootstrap over images; over weight draws too where they are shared, which is wide where they are few). Bold: the best, and what is not significantly "
     "worse by a paired two-sided test (Wilcoxon, zeros by Pratt; sign flips for metrics of few values) with Holm's correction over the methods of a column. Not "
-    "significant is not equal: look at the interval of the difference."
+    "significant is not equal: look at the interval of the difference. A question mark: could not be tested against the best."
 )
 
 
@@ -359,7 +365,7 @@ def print_summary(store: Store, console: "Console") -> None:
 
 def line(table: Table, method: str) -> list[tuple[str, bool]]:
     """A method's cells, and whether each is in bold."""
-    return [(cell(column.comparison.methods[method]), is_best(method, column)) for column in table.columns]
+    return [(cell(column.comparison.methods[method]) + (" ?" if is_untested(method, column) else ""), is_best(method, column)) for column in table.columns]
 
 
 def details(table: Table) -> list[list[str]]:
