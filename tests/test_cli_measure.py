@@ -78,7 +78,7 @@ class TestMeasure:
         dataclasses.replace(e, record=e.record | {"model": e.record["model"] | {"weights": "0" * 64}}).save("other.npz")
         for arguments, said in (
             (("b.png", *TINY, "--maps", saved), "The map of the image was made of other pixels than it is judged on: another picture, order or preprocessing?"),
-            (("a.png", *TINY, "--maps", "other.npz"), "with other weights than those of Net, which judges them: say its --model."),
+            (("a.png", *TINY, "--maps", "other.npz"), "whose weights are not those of python:tiny_models:net, which judges them: name their network with --model."),
         ):
             code, _, err = run("measure", *arguments, "--metric", "gini")
             assert code == 0

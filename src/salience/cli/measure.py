@@ -145,7 +145,7 @@ def _warn_of_other_weights(e: Any, model: "Classifier") -> None:
     """Say so if an explanation is of another network than the one that judges it."""
     explained = getattr(e, "record", {}).get("model", {})
     if explained and explained["weights"] != model.weights_hash():
-        warnings.warn(f"The maps are of {explained['name']} with other weights than those of {model.name}, which judges them: say its --model.", UserWarning, stacklevel=1)
+        warnings.warn(f"The maps explain {explained['name']}, whose weights are not those of {model.name}, which judges them: name their network with --model.", UserWarning, stacklevel=1)
 
 
 def _own_target(e: Any, model: "Classifier", image: "Photographs") -> int:
