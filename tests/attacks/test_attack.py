@@ -16,6 +16,7 @@ from salience.cli.attack import row_of
 from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.metric import UndefinedError
+from salience.core.model import RecomputedGradient
 from salience.core.objective import cosine_distance, shares
 from salience.core.robustness import compared
 from salience.perturb.relu import ReplaceReLU, softplus
@@ -137,7 +138,7 @@ def test_the_gradient_of_the_loss_is_that_of_the_closed_form():
         "vargrad:samples=4,sigma=0.1",
     ],
 )
-def test_recomputed_gradients_equal_kept_ones_and_finite_differences(method, net, pictures):
+def test_recomputed_gradients_equal_kept_ones_and_finite_differences(method, net, pictures, monkeypatch):
     """The map's derivative, with the graph kept, with nothing kept, and by differences along a direction."""
     explainer, images, targets = sal.Explainer.from_value(method), pictures[:2], torch.tensor([1, 3])
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
@@ -148,11 +149,13 @@ def test_recomputed_gradients_equal_kept_ones_and_finite_differences(method, net
             return (explainer.attribute(view, at, targets, streams(3, 2)).maps * weights).sum()
 
     weights = torch.rand(2, 1, 17, 19, generator=torch.Generator().manual_seed(4))
-    found = []
+    found, again, forward = [], [], RecomputedGradient.forward
+    monkeypatch.setattr(RecomputedGradient, "forward", staticmethod(lambda *arguments: again.append(room) or forward(*arguments)))
     with net.frozen():
         for room in (100, 0):
             at = images.clone().requires_grad_(True)
             found.append(torch.autograd.grad(value(at, room), at)[0])
+        assert set(again) == ({0} if method != "gradcam" else set())  # else kept ones were compared with kept ones; gradcam keeps its layer
         step = 2e-3
         slope = (value(images + step * direction, 0) - value(images - step * direction, 0)) / (2 * step)
     assert torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4 * float(found[0].abs().max()))

@@ -41,20 +41,21 @@ def test_tends_to_the_coefficients_of_a_linear_model():
     assert min(e.record["images"]["fit"]) > 0.9999
 
 
-def test_is_the_published_formula():
+@pytest.mark.parametrize("width", [0.25, 0.6])
+def test_is_the_published_formula(width):
     """Draws made again here, weighted and fitted by scikit-learn as the LIME package does."""
     from sklearn.linear_model import Ridge
     from sklearn.metrics import pairwise_distances
 
     x = batch(1, 3, 9, 13)
-    e = Lime(samples=120, segmentation="grid")(box(), x, targets=2, seed=9)
+    e = Lime(samples=120, segmentation="grid", width=width)(box(), x, targets=2, seed=9)
     cells = superpixels(x, "grid")[0]
     stream, pieces = Stream((9,), (9,)), int(cells.max()) + 1
     on = np.stack([np.ones(pieces)] + [(stream.uniform((pieces,), "superpixels", i) < 0.5).numpy() for i in range(1, 120)]).astype(float)
     means = torch.stack([x[0][:, cells == piece].mean(1) for piece in range(pieces)], 1)[:, cells]
     shown = torch.stack([torch.where(torch.from_numpy(each > 0)[cells], x[0], means) for each in on])
     distance = pairwise_distances(on, on[:1], metric="cosine")[:, 0]
-    fitted = Ridge(alpha=1.0, fit_intercept=True).fit(on, curved(shown)[:, 2].numpy(), sample_weight=np.sqrt(np.exp(-(distance**2) / 0.25**2)))
+    fitted = Ridge(alpha=1.0, fit_intercept=True).fit(on, curved(shown)[:, 2].numpy(), sample_weight=np.sqrt(np.exp(-(distance**2) / width**2)))
     expected = torch.from_numpy(fitted.coef_).float()[cells]
     torch.testing.assert_close(e.maps[0, 0], expected, rtol=1e-3, atol=1e-5)
 

@@ -25,3 +25,6 @@ PerImage = Float[Tensor, " n"]
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while draws are made."""
+
+Report = Callable[[str, int, int | None], None]
+"""Called as ``report(what, done, total)`` while something is done; the total may be unknown."""

@@ -13,7 +13,6 @@ from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.model import Model
-from salience.core.score import Score
 from salience.core.types import Images, Maps
 
 MOST_PREFIX_TOKENS = 16
@@ -31,11 +30,6 @@ def white_box(model: Classifier, method: Explainer) -> Model:
     if not isinstance(model, Model):
         raise InputError(f"{method.name} needs the gradients and layers of the network, and {model.name} is a black box: use rise, occlusion or lime, or give the network itself as sal.Model(module).")
     return model
-
-
-def score_of(model: Classifier) -> Score:
-    """The score that is explained in this call."""
-    return model.score or model.named_score("logit")
 
 
 def positive(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Outputs, Targets
-from salience.explainers._layers import Layer, captured, find_layer, positive, score_of, upsampled, white_box
+from salience.explainers._layers import Layer, captured, find_layer, positive, upsampled, white_box
 
 
 @register("explainer", "gradcam", signed=False, stochastic=False, needs_gradient=True, cites="Selvaraju et al. 2017")
@@ -46,7 +46,7 @@ class GradCAM(Explainer):
         again = model.tape is not None and images.requires_grad
         with torch.enable_grad(), captured(layer.module) as kept:
             outputs = model.checked(model(images if again else images.detach().requires_grad_(True)), images)
-            total = score_of(model).of(outputs, targets).sum()
+            total = model.bound_score.of(outputs, targets).sum()
             (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True, create_graph=again) if total.requires_grad else (None,)
         if gradient is None or _only_prefix(layer, gradient):
             raise InputError(f"The score does not depend on the image's part of layer {layer.name!r}: choose an earlier one, or none to have it found.")

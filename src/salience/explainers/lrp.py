@@ -15,7 +15,7 @@ from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
-from salience.explainers._layers import positive, score_of, white_box
+from salience.explainers._layers import positive, white_box
 from salience.explainers._relevance import Bounds, Linear, RelevancePass, pullback, stabilised
 
 TINY = torch.finfo(torch.float32).tiny
@@ -67,7 +67,7 @@ class LRP(Explainer):
                 if not values.requires_grad:
                     raise InputError(f"The outputs of {model.name} do not depend differentiably on the image: choose rise, occlusion or lime.")
                 leaf = values.detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(score_of(model).of(leaf, targets[part]).sum(), leaf)
+                (slope,) = torch.autograd.grad(model.bound_score.of(leaf, targets[part]).sum(), leaf)
                 relevance = slope * leaf.detach()
                 maps.append(torch.autograd.grad(values, inputs, relevance)[0])
             outputs.append(values.detach())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from salience.core.metric import Case, Curve
 from salience.core.types import Images, PerImage, Saliency
+from salience.metrics._removal import scores_of
 
 Ties = Literal["random", "original"]
 
@@ -49,15 +50,12 @@ def transition(case: Case, start: Images, finish: Images, rank: Int[Tensor, "n p
     step = -(-pixels // steps)
     points = -(-pixels // step) + 1
     rank = rank.view(n, 1, *start.shape[-2:])
-    total, at_once, found = n * points, case.model.images_at_once(start.shape[-2:], gradients=False), []
-    for begin in range(0, total, at_once):
-        which = torch.arange(begin, min(begin + at_once, total), device=rank.device)
-        image, changed = which // points, which % points * step
-        mixed = torch.where(rank[image] < changed[:, None, None, None], finish[image], start[image])
-        found.append(case.model.using(progress=None).target_scores(mixed, case.targets[image]))
-        if case.model.progress is not None:
-            case.model.progress(min(begin + at_once, total), total)
-    return Curve(torch.linspace(0, 1, points), torch.cat(found).view(n, points).cpu())
+
+    def mixed(image: Tensor, number: Tensor) -> Images:
+        image, changed = image.to(rank.device), number.to(rank.device) * step
+        return torch.where(rank[image] < changed[:, None, None, None], finish[image], start[image])
+
+    return Curve(torch.linspace(0, 1, points), scores_of(case, points, mixed))
 
 
 def area(curve: Curve) -> PerImage:

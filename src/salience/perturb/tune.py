@@ -35,6 +35,9 @@ WEIGHT_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, LARGEST)
 LEVEL = "weight_sigma"
 """Name of the record that says which level ``weight_sigma=auto`` takes."""
 
+BRACKET = 0.05
+"""Relative width of the bracket at which a search ends."""
+
 SMALLEST = 1e-5
 """Where a search downwards ends: a network that loses its classes below has lost them without noise."""
 
@@ -127,48 +130,44 @@ def accuracy_drop(model: Classifier, images: Images, sigma: float, *, draws: int
     return 1 - (kept / draws - chance) / (1 - chance)
 
 
-def smallest_crossing(drop: Callable[[float], float], levels: Sequence[float], *, target: float = TARGET_DROP, precision: float = 0.05) -> float | None:
-    """The smallest level at which a drop reaches the target: levels upwards, then bisection below the first that does.
+def smallest_crossing(drop: Callable[[float], float], levels: Sequence[float]) -> float | None:
+    """The smallest level at which a drop reaches 5 %: levels upwards, then bisection below the first that does, to 5 % of the level.
 
-    A drop need not grow with the noise, so no level above the first that reaches the target is asked. A
-    crossing and its return between two neighbouring levels go unseen.
+    A drop need not grow with the noise, so no level above the first that reaches 5 % is asked. A
+    crossing and its return between two neighbouring levels go unseen. (The drop itself is no measure to stop the bisection
+    by: with few images it moves in steps.)
 
     Args:
         drop: The drop at a level; without noise it is 0.
         levels: Tried first, upwards.
-        target: The drop that is sought.
-        precision: Relative width of the bracket at which the bisection stops. (The drop itself is no measure to stop
-            by: with few images it moves in steps.)
 
     Returns:
-        The upper end of the last bracket, where the drop is at least `target`; None if no level reaches it.
+        The upper end of the last bracket, where the drop is at least 5 %; None if no level reaches it.
     """
     low = 0.0
     for high in levels:
-        if drop(high) >= target:
+        if drop(high) >= TARGET_DROP:
             break
         low = high
     else:
         return None
-    while high - low > precision * high and high > SMALLEST:
+    while high - low > BRACKET * high and high > SMALLEST:
         middle = (low + high) / 2
-        if drop(middle) < target:
+        if drop(middle) < TARGET_DROP:
             low = middle
         else:
             high = middle
     return high
 
 
-def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS, precision: float = 0.05) -> float:
+def tuned_weight_sigma(model: Classifier, images: Images) -> float:
     """The smallest sigma at which the relative accuracy drop reaches 5 %.
 
     It is what `known_weight_sigma` says. Where nothing is known it is searched on the images given, and not kept: they may be few.
 
     Args:
         model: A white box.
-        images: The images to search on.
-        draws: Draws of weights for each sigma tried.
-        precision: Relative width of the bracket at which the bisection stops.
+        images: The images to search on, with `DRAWS` draws of weights at each level.
 
     Returns:
         sd of the multiplicative weight noise; 1 if even that much does not reach the drop.
@@ -181,7 +180,7 @@ def tuned_weight_sigma(model: Classifier, images: Images, *, draws: int = DRAWS,
     known = known_weight_sigma(model)
     if known is not None:
         return known
-    found = smallest_crossing(lambda sigma: accuracy_drop(model, images, sigma, draws=draws), WEIGHT_LEVELS, precision=precision)
+    found = smallest_crossing(lambda sigma: accuracy_drop(model, images, sigma), WEIGHT_LEVELS)
     return LARGEST if found is None else found
 
 

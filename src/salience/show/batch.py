@@ -24,7 +24,7 @@ from salience.core.explanation import Explanation, finite
 from salience.core.files import atomic
 from salience.core.registry import facts_of
 from salience.core.spec import build
-from salience.core.types import Outputs
+from salience.core.types import Outputs, Report
 from salience.explainers._input_noise import InputNoise
 from salience.explainers._layers import white_box
 from salience.show.overlay import overlay
@@ -36,9 +36,6 @@ TOGETHER = 8
 
 STEM_BYTES = 100
 """Most bytes of a photograph's name in a result's: file systems take 255, with method, hash and ending."""
-
-Report = Callable[[str, int, int | None], None]
-"""Called as ``report(what, done, total)`` while something is done; the total may be unknown."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from salience.core.montecarlo import relative_error
 from salience.core.perturbation import Perturbation
 from salience.core.reduction import less_mean
 from salience.core.robustness import compared, one_channel, scaled
-from salience.core.types import Images, Saliency, Targets
+from salience.core.types import Images, Report, Saliency, Targets
 from salience.explainers.edges import Edges
 from salience.metrics.deletion import Deletion
 from salience.metrics.insertion import Insertion
@@ -42,7 +42,6 @@ from salience.perturbations.gaussian_blur import GaussianBlur
 from salience.perturbations.gaussian_noise import GaussianNoise
 from salience.perturbations.horizontal_flip import HorizontalFlip
 from salience.similarities.spearman import Spearman
-from salience.studies.run import Report
 from salience.studies.statistics import bootstrap_interval
 
 METHODS = ("gradient", "smoothgrad", "gradcam", "rise")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 import salience
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
+from salience.core.types import Report
 from salience.perturb.tune import known_weight_sigma
 from salience.studies.engines import ENGINES
 from salience.studies.store import Store
@@ -26,9 +27,6 @@ from salience.studies.study import Study
 from salience.studies.summary import incomplete
 from salience.studies.work import Unit, compute, forget, model_of
 from salience.zoo.datasets import Item
-
-Report = Callable[[str, int, int | None], None]
-"""Called as ``report(what, done, total)``."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from salience.core.errors import InputError
 from salience.core.explainer import Explainer
 from salience.core.registry import entries
 from salience.core.spec import build
-from salience.studies.comparison import Comparison, Standing, compare
+from salience.studies.comparison import Comparison, compare
 from salience.studies.statistics import Accuracy, Interval, pointing_accuracy
 from salience.studies.store import Row, Store
 from salience.studies.variance import VarianceSplit, flip_probability, variance_split
@@ -261,11 +261,6 @@ def shares_weights(method: str) -> bool:
     return False
 
 
-def cell(standing: Standing) -> str:
-    """A mean and its interval."""
-    return with_interval(standing.mean, standing.interval)
-
-
 def with_interval(mean: float, interval: Interval = Interval(math.nan, math.nan)) -> str:  # noqa: B008  # frozen
     """A number and its interval, if there is one; a dash if there is no number."""
     return number(mean, ".3g") + ("" if math.isnan(mean) or math.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]")
@@ -365,7 +360,8 @@ def print_summary(store: Store, console: "Console") -> None:
 
 def line(table: Table, method: str) -> list[tuple[str, bool]]:
     """A method's cells, and whether each is in bold."""
-    return [(cell(column.comparison.methods[method]) + (" ?" if is_untested(method, column) else ""), is_best(method, column)) for column in table.columns]
+    standings = [column.comparison.methods[method] for column in table.columns]
+    return [(with_interval(each.mean, each.interval) + (" ?" if is_untested(method, column) else ""), is_best(method, column)) for column, each in zip(table.columns, standings, strict=True)]
 
 
 def details(table: Table) -> list[list[str]]:

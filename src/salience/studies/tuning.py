@@ -35,9 +35,9 @@ from salience.core.errors import CollapseWarning, InputError
 from salience.core.explainer import Explainer, checked_images
 from salience.core.explanation import finite
 from salience.core.metric import UndefinedError
+from salience.core.types import Report
 from salience.metrics.localisation_auc import LocalisationAUC
 from salience.perturb.tune import DRAWS, LARGEST, TARGET_DROP, WEIGHT_LEVELS, Noisy, gaussian, keep, keep_weight_sigma, kept, predictions, smallest_crossing, warn_of
-from salience.studies.run import Report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.truth import Truth
 from salience.studies.tuned import Basis, Choice, Row, Tuning

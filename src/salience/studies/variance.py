@@ -24,12 +24,6 @@ class VarianceSplit:
     sampling: float
     seeds: float
 
-    @property
-    def shares(self) -> "VarianceSplit":
-        """The same as shares, which sum to 1; NaN if there is no variance."""
-        total = self.images + self.sampling + self.seeds
-        return VarianceSplit(*(part / total if total > 0 else np.nan for part in (self.images, self.sampling, self.seeds)))
-
 
 def variance_split(values: ArrayLike, stderr: ArrayLike | None = None) -> VarianceSplit:
     """Split the variance of values between images, sampling noise and seeds.

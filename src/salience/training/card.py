@@ -1,7 +1,6 @@
 """The card of a trained network: what it was made from, how good it is, and the way back from files to a model."""
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from salience.core.errors import InputError
 from salience.core.model import Model
+from salience.core.types import Report
 from salience.perturb.tune import tuned_weight_sigma
 from salience.training.architecture import Architecture
 from salience.training.folder import read_tensors, read_training
@@ -25,9 +25,6 @@ TUNED_ON = 200
 
 GROUPS = 100
 """Groups of pictures that are left out in turn for the interval of mean average precision."""
-
-Report = Callable[[str, int, int | None], None]
-"""Called as ``report(what, done, total)``."""
 
 
 def model_of(card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:

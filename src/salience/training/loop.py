@@ -20,9 +20,10 @@ from salience.core.draws import Stream
 from salience.core.errors import InputError, unknown
 from salience.core.files import atomic
 from salience.core.model import PRECISIONS, Model
+from salience.core.types import Report
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
-from salience.training.card import Report, judged, load_weights, markdown
+from salience.training.card import judged, load_weights, markdown
 from salience.training.curves import learning_curves
 from salience.training.folder import Folder, load_optimiser, optimiser_tensors, read_tensors, read_training
 from salience.training.pictures import Pictures
