@@ -55,7 +55,7 @@ docs: $(VENV)/.developed ## Build the documentation into site/, warnings are err
 readme: $(VENV)/.developed ## Write the table of methods into README.md anew
 	$(BIN)/python docs/tables.py README.md
 
-bench: $(VENV)/.developed ## Speed, memory and the RISE estimators, under an hour; tables and JSON in out/bench
+bench: $(VENV)/.developed ## Speed, memory and the RISE estimators, about an hour; tables and JSON in out/bench
 	$(BIN)/python bench/run.py
 
 bench-full: $(VENV)/.developed ## The same with 20 photographs for RISE
