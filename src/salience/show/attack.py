@@ -42,13 +42,14 @@ def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
         grid.text(0, 0, "image before")
         grid.picture(0, 0, _large(_rgb(before)))
         grid.under(0, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
-        grid.text(0, 1, "image after")
+        grid.text(0, 1, f"after {attacked.attack.steps} steps of {'+'.join(threat.name for threat in attacked.attack.threats)}")
         grid.picture(0, 1, _large(_rgb(after)))
         kept = "class kept" if attacked.class_kept[index] else f"class changed to {attacked.new_labels[index]}"
-        grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}", INK)
+        used = ", ".join(f"{name} {number(float(each[index]))} of {number(attacked.bounds[name])}" for name, each in attacked.budget.items())
+        grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}; used {used}", INK)
         grid.text(0, 2, "difference")
         grid.picture(0, 2, _large(signed.colour(change)))
-        grid.bar(0, 2, signed, f"after less before, mean of the channels; SSIM {number(float(attacked.ssim[index]))}")
+        grid.bar(0, 2, signed, f"after less before, mean of the channels (white is 1); SSIM {number(float(attacked.ssim[index]))}")
         grid.text(0, 3, "flow")
         if attacked.flow is None:
             grid.note(0, 3, "this attack moves no pixels")

@@ -43,12 +43,15 @@ def figure(e: Explanation) -> Drawing:
     rows = panels(e[:MOST], ACROSS, ACROSS)
     columns = 2 if e.stderr is None else 3
     with drawing():
-        heights = [max(each.picture.shape[0] for each in rows) / 100] * len(rows)
+        heights = [each.picture.shape[0] / 100 for each in rows]
         grid = Grid(Drawing, columns, heights, ACROSS / 100, above=0.42, below=0.95)
         for row, panel in enumerate(rows):
             names = textwrap.wrap(title_of(e, row), 38 * columns)
             grid.text(row, 0, names[0] + (" …" if len(names) > 1 else ""), columns)
-            grid.picture(row, 0, panel.picture)
+            if e.images is None:
+                grid.note(row, 0, "the picture is not known: files of maps do not hold it")
+            else:
+                grid.picture(row, 0, panel.picture)
             grid.picture(row, 1, panel.overlay())
             grid.bar(row, 1, panel.scale, "; ".join(filter(None, [notes_of(e, row, panel.shown)[0], grey_of(panel.shown)])))
             if panel.stderr is not None and panel.shown.stderr is not None:
