@@ -42,11 +42,10 @@ def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
         grid.text(0, 0, "image before")
         grid.picture(0, 0, _large(_rgb(before)))
         grid.under(0, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
-        grid.text(0, 1, f"after {attacked.attack.steps} steps of {'+'.join(threat.name for threat in attacked.attack.threats)}")
+        grid.text(0, 1, f"image after {'+'.join(threat.name for threat in attacked.attack.threats)}")
         grid.picture(0, 1, _large(_rgb(after)))
         kept = "class kept" if attacked.class_kept[index] else f"class changed to {attacked.new_labels[index]}"
-        used = ", ".join(f"{name} {number(float(each[index]))} of {number(attacked.bounds[name])}" for name, each in attacked.budget.items())
-        grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}; used {used}", INK)
+        grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}", INK)
         grid.text(0, 2, "difference")
         grid.picture(0, 2, _large(signed.colour(change)))
         grid.bar(0, 2, signed, f"after less before, mean of the channels (white is 1); SSIM {number(float(attacked.ssim[index]))}")
@@ -55,6 +54,8 @@ def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
             grid.note(0, 3, "this attack moves no pixels")
         else:
             _flow(grid, attacked.flow[index], _large(_rgb(before)))
+        used = ", ".join(f"{name} {number(float(each[index]))} of {number(attacked.bounds[name])}" for name, each in attacked.budget.items())
+        grid.note(1, 3, f"used of the budget: {used}; {attacked.attack.steps} steps, {attacked.attack.restarts} run(s)")
         for column, (name, each) in enumerate(values.items()):
             grid.text(1, column, name)
             grid.picture(1, column, _large(scale.colour(each)))
