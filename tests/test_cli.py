@@ -161,6 +161,10 @@ class TestExplain:
         (row,) = explained(CAT, "--method", "smoothgrad:samples=60", "--tolerance", 1e-6)
         assert (row["samples"], row["converged"]) == (60, False)
 
+    def test_a_tolerance_that_was_not_reached_stands_in_the_table(self, run):
+        said = [run("explain", CAT, *TINY, "--method", "smoothgrad:samples=60", "--tolerance", tolerance)[1] for tolerance in (1e-6, 1000)]
+        assert ["(too large)" in " ".join(text.split()) for text in said] == [True, False]
+
     def test_an_infinite_error_is_null(self, explained):
         (row,) = explained(CAT, "--method", "smoothgrad:samples=1")
         assert row["relative_error"] is None

@@ -211,3 +211,12 @@ def test_class_names_by_index_may_have_gaps():
     assert class_names({}) == []
     with pytest.raises(sal.InputError, match=r"^labels by index has whole numbers from 0 as keys, not 'cat'\.$"):
         class_names({"cat": "cat"})
+
+
+def test_batch_norm_of_the_batch_is_warned_of():
+    """Without running statistics the scores of an image depend on those that pass with it, and no map could be independent of the batching."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.warns(
+        UserWarning, match=r"^Sequential normalises by the images that pass together \(batch norm without running statistics\), so its maps depend on them: use chunk=1 and single images\.$"
+    ):
+        sal.Model(net)

@@ -12,7 +12,25 @@ from salience.core.registry import entries
 from salience.studies.report import report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import _cells, details, escaped, grouped, heading, incomplete, is_best, latex, left_out, markdown, number, p_value, print_summary, shares_weights, tables, with_interval
+from salience.studies.summary import (
+    _cells,
+    details,
+    escaped,
+    grouped,
+    heading,
+    incomplete,
+    is_best,
+    latex,
+    left_out,
+    line,
+    markdown,
+    number,
+    p_value,
+    print_summary,
+    shares_weights,
+    tables,
+    with_interval,
+)
 
 
 def refused(message):
@@ -163,6 +181,9 @@ def test_too_few_pictures_are_said_to_be(tmp_path):
     assert tables(few)[0].notes == ["2 of 2 comparisons with the best are not testable: 4 pairs, at least 6 are needed."]
     assert [note for note in first.notes if note.startswith("deletion: with so few pairs and so many methods")]
     assert all(is_best(method, first.columns[0]) for method in METHODS)
+    marks = [[text.endswith(" ?") for text, _ in line(tables(few)[0], method)] for method in METHODS]
+    assert sum(each[0] for each in marks) == len(METHODS) - 1  # without a mark they read as significantly worse
+    assert not any(text.endswith(" ?") for method in METHODS for text, _ in line(first, method))
 
 
 def test_who_shares_weight_draws():

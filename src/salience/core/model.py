@@ -4,6 +4,7 @@ import hashlib
 import numbers
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -120,6 +121,12 @@ class Model(Classifier, nn.Module):
         parameter = next(module.parameters(), None)
         if parameter is not None and parameter.device.type == "meta":
             raise InputError(f"The weights of {self.name} are on the meta device, where they have no values: load them first.")
+        if any(isinstance(each, nn.modules.batchnorm._BatchNorm) and each.running_mean is None for each in module.modules()):
+            warnings.warn(
+                f"{self.name} normalises by the images that pass together (batch norm without running statistics), so its maps depend on them: use chunk=1 and single images.",
+                UserWarning,
+                stacklevel=2,
+            )
         self.to_device(parameter.device if parameter is not None else torch.device("cpu"))
 
     def to_device(self, device: torch.device | str) -> "Model":
