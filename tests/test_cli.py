@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import os
 import re
 import signal
@@ -160,6 +161,12 @@ class TestExplain:
         assert (row["samples"], row["converged"]) == (50, True)
         (row,) = explained(CAT, "--method", "smoothgrad:samples=60", "--tolerance", 1e-6)
         assert (row["samples"], row["converged"]) == (60, False)
+
+    def test_pictures_of_one_name_are_told_apart(self, run):
+        Path("other").mkdir()
+        shutil.copy(CAT, "other")
+        said = " ".join(run("explain", CAT, f"other/{Path(CAT).name}", *TINY, "--method", "gradient")[1].split())
+        assert f"other/{Path(CAT).name}" in said
 
     def test_a_tolerance_that_was_not_reached_stands_in_the_table(self, run):
         said = [run("explain", CAT, *TINY, "--method", "smoothgrad:samples=60", "--tolerance", tolerance)[1] for tolerance in (1e-6, 1000)]

@@ -88,9 +88,11 @@ def print_results(rows: "Sequence[Row]") -> None:
 
     order = {key: place for place, key in enumerate(dict.fromkeys((row.image, row.target) for row in rows))}
     images = {image: place for place, image in enumerate(dict.fromkeys(row.image for row in rows))}
+    alike = len({Path(image).name for image in images}) < len(images)  # pictures of one name in several folders
     table, last = new_table(*COLUMNS), None
     for row in sorted(rows, key=lambda each: (images[each.image], order[each.image, each.target])):
         same = (row.image, row.target) == last
-        table.add_row(*(Text("" if same and place < 3 else cell) for place, cell in enumerate(cells(row))))
+        shown = [row.image if alike else Path(row.image).name, *cells(row)[1:]]
+        table.add_row(*(Text("" if same and place < 3 else cell) for place, cell in enumerate(shown)))
         last = (row.image, row.target)
     console().print(table)

@@ -18,7 +18,7 @@ def learning_curves(rows: list[dict[str, Any]]) -> bytes:
         axes[1].plot([row["epoch"] for row in tested], [row["test"] for row in tested], marker=".")
         axes[1].set(xlabel="epoch", ylabel="test accuracy", ylim=(0, 1))
     for each in axes:
-        each.xaxis.set_major_locator(MaxNLocator(integer=True))
+        each.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         each.grid(alpha=0.3)
     file = io.BytesIO()
     figure.savefig(file, format="png")
