@@ -14,32 +14,8 @@ from argparse import Namespace
 import numpy as np
 
 import salience as sal
-from _attacks import (
-    CIFAR,
-    CLOSE,
-    COMBINED,
-    DELTA,
-    EQUAL,
-    IMAGENET,
-    VISIBLE,
-    Found,
-    Place,
-    Subject,
-    as_near,
-    chosen,
-    class_kept,
-    compared,
-    further_claims,
-    less_visible,
-    method_text,
-    nearer,
-    resists,
-    share,
-    size_of,
-    stronger,
-    where_kept,
-    written,
-)
+from _attack_results import CLOSE, VISIBLE, Found, as_near, compared, further_claims, less_visible, method_text, nearer, resists, share, stronger, where_kept, written
+from _attacks import CIFAR, COMBINED, DELTA, EQUAL, IMAGENET, Place, Subject, chosen, class_kept, size_of
 from _attacks import options as attack_options
 from _common import DATA, Claim, Report, load, main, mean_cell, network, parser, photographs
 from _smoothed import BETA, BETA_SMOOTHING, GRADIENT, RELATIVE, SMOOTH, UNIFORM, Setting, constants, settings

@@ -10,29 +10,8 @@ import argparse
 import sys
 from argparse import Namespace
 
-from _attacks import (
-    ALL,
-    CIFAR,
-    CLOSE,
-    COMBINED,
-    DELTA,
-    EQUAL,
-    VISIBLE,
-    Found,
-    Place,
-    Subject,
-    as_near,
-    chosen,
-    compared,
-    further_claims,
-    less_visible,
-    method_text,
-    nearer,
-    resists,
-    size_of,
-    stronger,
-    written,
-)
+from _attack_results import CLOSE, VISIBLE, Found, as_near, compared, further_claims, less_visible, method_text, nearer, resists, stronger, written
+from _attacks import ALL, CIFAR, COMBINED, DELTA, EQUAL, Place, Subject, chosen, size_of
 from _attacks import options as attack_options
 from _common import Claim, Report, main, parser
 from _trained import ADVERSARIAL, CURE, LOSSY, STANDARD, Networks, networks, pictures

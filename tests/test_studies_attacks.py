@@ -55,7 +55,7 @@ def place(script, data, tmp_path):
 
 def found_of(script, tables, count=8):
     """Attacks with numbers made up: what is not given is 0.5, and every class is kept."""
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     subjects = [attacks.Subject(title, NET, "gradient", (0.05, 0.03, 0.03), (1e-3,) * 3) for title in dict.fromkeys(title for title, *_ in tables)]
     pictures = attacks.Pictures([str(number) for number in range(count + 1)], torch.zeros(count + 1, 3, 8, 8), torch.zeros(count + 1, dtype=torch.long))
     usual = {name: np.full(count, 0.5) for name in ("before", "after", "random", "fall", "random fall", "probability", "changed")} | {
@@ -63,7 +63,7 @@ def found_of(script, tables, count=8):
         "lpips": np.full(count, np.nan),
         "lpips as published": np.full(count, np.nan),
     }
-    return attacks.Found(attacks.Place("made up", subjects, pictures, attacks.CIFAR, attacks.Size(2, 1, 1, 8), Path()), {key: usual | given for key, given in tables.items()})
+    return results.Found(attacks.Place("made up", subjects, pictures, attacks.CIFAR, attacks.Size(2, 1, 1, 8), Path()), {key: usual | given for key, given in tables.items()})
 
 
 def test_the_pictures_are_those_that_every_network_sees_rightly_and_a_larger_limit_only_adds(script, data):
@@ -167,7 +167,7 @@ def test_an_attack_with_fixed_draws_is_also_judged_on_those(place, script):
 
 
 def test_a_value_along_lines(script):
-    along = script("_attacks").along
+    along = script("_attack_results").along
     x, y = np.array([[0.0, 0.2], [0.2, 0.0], [0.1, 0.1]]), np.array([[1.0, 0.4], [0.2, 1.0], [0.6, 0.6]])
     assert along(x, y, np.array([0.05, 0.15])) == pytest.approx([0.8, 0.5])
     assert np.isnan(along(x, y, np.array([0.3, 0.1]))).tolist() == [True, False]
@@ -175,7 +175,7 @@ def test_a_value_along_lines(script):
 
 def test_nearer_at_the_same_change_is_not_nearer_at_the_same_budget(script):
     """Delta goes from 0.5 to 0.3, 0.2 and 0.1 at changes of 0.1, 0.2 and 0.4; the others reach 0.2 at a change of 0.3, where Delta reaches 0.14."""
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     delta = {0.03: (0.3, 0.1), 0.05: (0.2, 0.2), 0.1: (0.1, 0.4)}
     tables = {("A", attacks.DELTA, budget): {"after": np.full(8, after), "changed": np.full(8, change)} for budget, (after, change) in delta.items()}
     tables |= {("A", kind, 0.03): {"after": np.full(8, 0.2), "changed": np.full(8, 0.3)} for kind in attacks.COMBINED}
@@ -183,28 +183,28 @@ def test_nearer_at_the_same_change_is_not_nearer_at_the_same_budget(script):
     subject = found.place.subjects[0]
     assert found.same_budget(subject, attacks.FLOW) == pytest.approx(np.full(8, -0.1))
     assert found.same_change(subject, attacks.FLOW) == pytest.approx(np.full(8, 0.1 * np.log2(1.5)))
-    verdicts = {claim.statement.split(" (")[0]: claim.agrees for claim in attacks.further_claims(found)}
+    verdicts = {claim.statement.split(" (")[0]: claim.agrees for claim in results.further_claims(found)}
     assert verdicts == {
         f"{kind} comes nearer {how}": holds
         for kind in attacks.COMBINED
         for how, holds in (("to the target than Delta with the same budget of Delta", True), ("than Delta alone at the same SSIM", False))
     }
-    assert attacks.measures(found) == {"changed": "SSIM"}
+    assert results.measures(found) == {"changed": "SSIM"}
 
 
 def test_attacks_are_compared_on_the_pictures_whose_class_both_keep(script):
     """Where an attack changes the class it seems to reach far: those pictures would turn every comparison round."""
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     noise, lost = np.linspace(-0.01, 0.01, 12), np.arange(12) < 3
     first = {"after": np.where(lost, 0.9, 0.1) + noise, "kept": np.ones(12)}
     second = {"after": np.where(lost, 0.0, 0.2) + noise, "kept": 1.0 - lost}
-    claim = attacks.compared("nearer", "none", "after", first, second, "<")
+    claim = results.compared("nearer", "none", "after", first, second, "<")
     assert claim.agrees
     assert re.match(r"difference -0\.1000 .*, 9 images, .*; left out, as an attack changes their class: 3 of 12 pictures$", claim.ours)
-    claim = attacks.as_near("as near", "none", second, first)
+    claim = results.as_near("as near", "none", second, first)
     assert claim.ours.startswith("0.1000 ")
     assert ", 9 images, bootstrap; left out, " in claim.ours
-    gone = attacks.as_near("as near", "none", second | {"kept": np.zeros(12)}, first)
+    gone = results.as_near("as near", "none", second | {"kept": np.zeros(12)}, first)
     assert (gone.ours, gone.agrees) == ("- against 0.05, 0 images (too few to test); left out, as an attack changes their class: 12 of 12 pictures", None)
 
     tables = {("A", attacks.DELTA, budget): {"after": np.full(8, after), "changed": np.full(8, change)} for budget, after, change in ((0.03, 0.3, 0.1), (0.05, 0.2, 0.2), (0.1, 0.1, 0.4))}
@@ -217,11 +217,11 @@ def test_attacks_are_compared_on_the_pictures_whose_class_both_keep(script):
     assert np.isnan(found.same_budget(subject, attacks.FLOW)).nonzero()[0].tolist() == [0, 1]
     assert np.isnan(found.same_change(subject, attacks.FLOW)).nonzero()[0].tolist() == [0, 2]
     assert np.isnan(found.same_change(subject, attacks.ALL)).nonzero()[0].tolist() == [2]
-    ends = [claim.ours.partition("; ")[2] for claim in attacks.further_claims(found)]
+    ends = [claim.ours.partition("; ")[2] for claim in results.further_claims(found)]
     assert ends == [f"{count} of 8 pairs of a picture and a row count" for count in (6, 6, 7, 7)]
     for cell in tables:
         tables[cell] |= {"kept": np.zeros(8)}
-    assert attacks.reach(found_of(script, tables)).axes[0].get_title(loc="left") == "A (0 pictures)"
+    assert results.reach(found_of(script, tables)).axes[0].get_title(loc="left") == "A (0 pictures)"
 
 
 def test_claims_of_figure_4_follow_the_numbers(script):
@@ -308,7 +308,7 @@ def test_claims_of_figure_7_follow_the_numbers(script):
 
 def test_robust_is_said_only_after_a_stronger_attack(script, place, capfd, tmp_path, monkeypatch):
     """Seven pictures, of which the attack at hand moves none: the stronger one is tried with twice of everything."""
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     tables = {}
     for title, fall in (("Gradient", 0.9), ("Smooth Gradient", 0.1)):
         tables[title, attacks.DELTA, 0.03] = {"fall": np.full(7, fall), "after": np.full(7, 1 - fall)}
@@ -316,17 +316,17 @@ def test_robust_is_said_only_after_a_stronger_attack(script, place, capfd, tmp_p
     found = dataclasses.replace(found, place=dataclasses.replace(found.place, subjects=place.subjects, size=place.size))
     tried = []
     monkeypatch.setattr(attacks.Place, "figures", lambda self, subject, attack: tried.append((subject, attack)) or tables["Gradient", attacks.DELTA, 0.03] | {"kept": np.ones(7)})
-    (claim,) = attacks.stronger(found, attacks.Report(argparse.Namespace(out=tmp_path), "A study"))
+    (claim,) = results.stronger(found, results.Report(argparse.Namespace(out=tmp_path), "A study"))
     ((subject, attack),) = tried
     assert (subject.title, attack.steps, attack.restarts, attack.method.samples, attack.beta) == ("Smooth Gradient", 4, 2, 4, (10.0, 100.0))
     assert claim.verdict(claim.p) == "not decided here"  # the stronger attack does as well as the ordinary one on Gradient
     few = dataclasses.replace(found, place=dataclasses.replace(found.place, pictures=place.pictures))
-    assert attacks.stronger(few, attacks.Report(argparse.Namespace(out=tmp_path), "A study")) == []
+    assert results.stronger(few, results.Report(argparse.Namespace(out=tmp_path), "A study")) == []
 
 
 def test_robust_is_not_said_because_the_stronger_attack_fails(script, place, capfd, tmp_path, monkeypatch):
     """The ordinary attack makes the distance to Smooth Gradient's target fall by 0.8, as to Gradient's; the stronger one by nothing, or it changes the class."""
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     noise = np.linspace(-0.02, 0.02, 9)
     tables = {(title, attacks.DELTA, 0.03): {"fall": 0.8 + noise[::way], "after": 0.2 - noise[::way]} for title, way in (("Gradient", 1), ("Smooth Gradient", -1))}
     found = found_of(script, tables, 9)
@@ -334,16 +334,16 @@ def test_robust_is_not_said_because_the_stronger_attack_fails(script, place, cap
     for fall, kept in ((0.0, 1.0), (0.9, 0.0)):
         worse = found.tables["Smooth Gradient", attacks.DELTA, 0.03] | {"fall": fall + noise, "kept": np.full(9, kept)}
         monkeypatch.setattr(attacks.Place, "figures", lambda self, subject, attack, worse=worse: worse)
-        (claim,) = attacks.stronger(found, attacks.Report(argparse.Namespace(out=tmp_path), "A study"))
+        (claim,) = results.stronger(found, results.Report(argparse.Namespace(out=tmp_path), "A study"))
         assert "9 images" in claim.ours
         assert claim.verdict(claim.p) == "not decided here"
 
 
 def test_a_method_that_loses_every_class_has_empty_cells(script, capfd, tmp_path):
-    attacks = script("_attacks")
+    attacks, results = script("_attacks"), script("_attack_results")
     nothing = {name: np.full(8, np.nan) for name in ("before", "after", "random", "fall", "random fall", "moved", "kept", "probability", "changed")}
     found = found_of(script, {("A", attacks.DELTA, 0.03): nothing})
-    attacks.table(attacks.Report(argparse.Namespace(out=tmp_path), "A study"), found)
+    results.table(results.Report(argparse.Namespace(out=tmp_path), "A study"), found)
     assert re.search(r"\| A: Delta +\| +0\.03 \| +equal \|( +- \|){7}", capfd.readouterr().out)
 
 
