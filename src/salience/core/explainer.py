@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import salience
-from salience.core import registry, spec
+from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
@@ -36,6 +36,7 @@ class Explainer(Options):
     """Base of all methods. A method is a frozen dataclass with a docstring and `attribute`."""
 
     kind = "explainer"
+    expected = "A method is a name such as 'gradient', an explainer, or a function fn(model, images, targets) -> maps"
     own_score: ClassVar[str] = "logit"
     explains_score: ClassVar[bool] = True
 
@@ -83,15 +84,7 @@ class Explainer(Options):
         Raises:
             InputError: If it is none of these.
         """
-        if isinstance(value, Explainer):
-            return value
-        if isinstance(value, str):
-            return spec.build("explainer", value)
-        if isinstance(value, type) and issubclass(value, Explainer):
-            return value()
-        if callable(value):
-            return Custom(value)
-        raise InputError(f"A method is a name such as 'gradient', an explainer, or a function fn(model, images, targets) -> maps, not {type(value).__name__}.")
+        return Custom(value) if callable(value) and not isinstance(value, Explainer | type) else super().from_value(value)
 
     def __call__(
         self,
