@@ -126,6 +126,23 @@ def test_data_sets_are_joined(run):
     assert json.loads(out)["data"]["name"] == "cifar10:limit=40,root=.,split=train + cifar10:limit=24,shuffle=1,root=.,split=train"
 
 
+def test_folders_whose_files_share_their_names(run, tmp_path):
+    """train/a/0.png and test/a/0.png: the commonest layout was refused as if the pictures were the same. And a class may lack test pictures."""
+    draw = np.random.default_rng(0)
+    for split, classes in (("train", (0, 1, 2)), ("test", (0, 1, 1))):
+        (tmp_path / split).mkdir()
+        for number in range(3):
+            Image.fromarray(draw.integers(0, 255, (24, 24, 3), np.uint8)).save(tmp_path / split / f"{number}.png")
+        (tmp_path / split / "labels.csv").write_text("file,class_index\n" + "".join(f"{number}.png,{label}\n" for number, label in enumerate(classes)))
+    folders = [f"folder:root={split},labels=labels.csv" for split in ("train", "test")]
+    command = ("train", "standard:epochs=1", "--architecture", "lenet:width=4", "--attacked", "0", "--json")
+    code, out, err = run(*command, "--data", folders[0], "--test", folders[1], "--out", "net")
+    assert (code, json.loads(out)["classes"]) == (0, ["class 0", "class 1", "class 2"]), err
+    (tmp_path / "test" / "2.png").write_bytes((tmp_path / "train" / "2.png").read_bytes())
+    code, _, err = run(*command, "--data", folders[0], "--test", folders[1], "--out", "again")
+    assert (code, "1 pictures, 2.png first, are in the training and in the test pictures" in err) == (2, True)
+
+
 def test_several_classes_a_picture(run, tmp_path):
     """PASCAL VOC's layout, pictures of several sizes."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):

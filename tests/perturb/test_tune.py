@@ -169,6 +169,11 @@ class TestKept:
         assert tuned_weight_sigma(unnamed, photos) == 0.01
         assert len(searched) == 1
 
+    def test_a_carried_level_of_nothing_is_none(self, unnamed, searched, photos):
+        """A card rounded a small level to 0, and noisegrad was the plain gradient."""
+        unnamed.carried_weight_sigma = 0.0
+        assert tuned_weight_sigma(unnamed, photos) == 0.3
+
     def test_other_weights_are_not_concerned(self, unnamed, searched, photos):
         keep_weight_sigma(unnamed.weights_hash(), 0.07, {})
         with torch.no_grad():

@@ -28,6 +28,13 @@ def asked(*arguments, **options):
     return {finding.question: finding for finding in audit(*arguments, **options)}
 
 
+def constant():
+    """A network whose scores do not depend on the image."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    torch.nn.init.zeros_(net[4].weight)
+    return sal.Model(net)
+
+
 def seed_of(place, seed=0):
     """The seed of an image's own draws and of the weights."""
     return [(seed + place * 2**32, seed)]
@@ -217,6 +224,21 @@ class TestSurvives:
         assert (found.figure, found.threshold) == (pytest.approx(0.7), pytest.approx(0.4))
         assert found.sentence.endswith("1 of 3 images are left out: their prediction changed.")
         assert findings(survived=[math.nan, math.nan])["blur"].sentence == "The prediction changes with the picture, so the map may change too."
+
+    @pytest.mark.parametrize("method", ["gradient", "smoothgrad:samples=4", "noisegrad:weight_samples=2,weight_sigma=0.1"])
+    def test_a_map_that_is_the_same_everywhere_is_not_asked(self, method):
+        """It passed everything, and was told to take many more draws."""
+        found = asked(constant(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), [method])
+        for question in ("random weights", "noise", "blur", "flip"):
+            assert (found[question].verdict, found[question].sentence) == ("not asked", "In 2 of 2 image(s) the map is the same everywhere, so there is nothing to ask.")
+        assert found["converged"].verdict == "not asked"
+
+    def test_a_map_of_noise_is_not_asked(self):
+        """Where not even the edges keep anything everything survived: the threshold was 0, or less."""
+        found = asked(constant(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), ["rise:samples=40"])
+        assert {found[name].verdict for name in ("random weights", "noise", "blur", "flip")} == {"not asked"}
+        assert "nothing but sampling noise" in found["noise"].sentence or "the same everywhere" in found["noise"].sentence
+        assert findings(survived=[0.0, 0.0], floor=-0.1)["blur"].sentence.endswith(" and drawing anew leaves -0.10, so there is nothing to measure it by.")
 
     def test_the_noise_floor_takes_part(self):
         assert findings(survived=[0.3, 0.3], floor=0.5)["blur"].threshold == 0.25

@@ -180,6 +180,12 @@ class TestClosedForms:
         assert (choice.reached, choice.row.weight_sigma, choice.high) == (False, 1.0, None)
         assert found.sentences()[0].endswith("; no level up to 1 costs 5 %.")
 
+    def test_half_of_a_level_that_was_not_found(self, two):
+        halved = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3).choices[0]
+        assert (halved.rule, halved.reached, halved.row.weight_sigma) == ("halved", False, 0.5)
+        found = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3)  # from its file
+        assert found.sentences()[0].endswith("; no level of weight noise up to 1 alone costs 5 %.")
+
     def test_labels_of_the_data_set(self, two):
         """A quarter of the labels is wrong: what is right without noise is 0.75, and the drop is relative to that."""
         ratios, labels = [0.8] * 100, [(int(place < 25),) for place in range(100)]

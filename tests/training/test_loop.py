@@ -242,6 +242,17 @@ def test_a_damaged_log_ends_nothing(tmp_path, log):
     assert (tmp_path / "model.safetensors").read_bytes() == whole
 
 
+def test_a_single_step_trains(tmp_path):
+    """The rate rises from 0, at which a run of one step left everything as it was."""
+    train("standard:epochs=1,batch=64", "lenet", striped(16), tmp_path / "one")
+    trained = load_file(tmp_path / "one" / "model.safetensors")
+    with torch.random.fork_rng():
+        other = train("standard:epochs=1,batch=64,rate=1e-9", "lenet", striped(16), tmp_path / "none")
+    still = load_file(tmp_path / "none" / "model.safetensors")
+    assert other["loss"] > 0
+    assert max(float((trained[key] - still[key]).abs().max()) for key in still) > 1e-4
+
+
 def test_an_unknown_precision_is_refused(tmp_path):
     """It trained in float32, and the card said otherwise."""
     with pytest.raises(sal.InputError, match=r"^Unknown precision 'float16': did you mean"):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +122,7 @@ def _splits(data: "Dataset", given: bool) -> "tuple[Dataset, Dataset | None]":
 
 
 def _read(data: "list[Dataset]", test: "Dataset | None", size: int, multilabel: bool, report: "Report") -> "tuple[Pictures, Pictures | None]":
-    """Both in memory.
+    """Both in memory. Where class names are not known there are as many classes as the labels of all name.
 
     Raises:
         InputError: If a picture is in both.
@@ -129,14 +130,21 @@ def _read(data: "list[Dataset]", test: "Dataset | None", size: int, multilabel: 
     from salience.training.pictures import joined
     from salience.zoo.tensors import read_pictures
 
-    training = joined([read_pictures(each, size=size, multilabel=multilabel, report=report) for each in data])
+    sets = [*data, *([] if test is None else [test])]
+    read = [read_pictures(each, size=size, multilabel=multilabel, report=report) for each in sets]
+    most = max((each.classes for each in read), key=len)
+    read = [each.with_classes(most) if source.classes is None else each for source, each in zip(sets, read, strict=True)]
+    training = joined(read[: len(data)])
     if test is None:
         return training, None
-    testing = read_pictures(test, size=size, multilabel=multilabel, report=report)
-    both = set(training.names) & set(testing.names)
+    pixels = [{each.numpy().tobytes(): name for each, name in zip(pictures.images, pictures.names, strict=True)} for pictures in (training, read[-1])]
+    both = [(pixels[0][each], pixels[1][each]) for each in pixels[0].keys() & pixels[1].keys()]
+    same = sorted(name for name, other in both if name == other)
+    if same:
+        raise InputError(f"{len(same)} pictures, {same[0]} first, are in the training and in the test pictures: give others with --test.")
     if both:
-        raise InputError(f"{len(both)} pictures, {min(both)} first, are in the training and in the test pictures: give others with --test.")
-    return training, testing
+        warnings.warn(f"{len(both)} test pictures, {both[0][1]} first, are also among the training pictures, under other names.", UserWarning, stacklevel=2)
+    return training, read[-1]
 
 
 def _print_card(card: "dict[str, Any]", out: Path) -> None:

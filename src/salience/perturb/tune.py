@@ -227,7 +227,7 @@ def known_weight_sigma(model: Classifier) -> float | None:
     if model.weight_sigma is not None:
         return model.weight_sigma
     kept_level = kept_weight_sigma(model)
-    return model.carried_weight_sigma if kept_level is None else kept_level
+    return kept_level or model.carried_weight_sigma or None
 
 
 def kept_weight_sigma(model: Classifier) -> float | None:

@@ -217,6 +217,7 @@ class _Seen:
         pattern_error: Of the map, as `_pattern_error` has it.
         class_kept: Share of networks that keep the class; None if there are no other networks.
         draws: Independent draws behind the map; 0 for a deterministic method.
+        empty: Why the map says nothing, if it does: it is the same everywhere, or nothing of it stands out of the sampling noise.
     """
 
     floor: float
@@ -226,6 +227,7 @@ class _Seen:
     pattern_error: float | None
     class_kept: float | None
     draws: int
+    empty: str = ""
 
 
 def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None]) -> _Seen:
@@ -250,8 +252,9 @@ def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None])
         with randomised(parts_of(case.model), Stream((case.seed[1], "audit", draw), (case.seed[1], "audit", draw))):
             random_weights.append(_alike(one_channel(e.maps), one_channel(case.explained(explainer).maps)))
     step()
-    kept = e.record["images"].get("class_kept")
-    return _Seen(floor, random_weights, case.areas(e), survived, _pattern_error(e), None if kept is None else kept[0], int(e.samples[0]))
+    kept, error, values = e.record["images"].get("class_kept"), _pattern_error(e), one_channel(e.maps)
+    empty = "the same everywhere" if values.amin() == values.amax() else "nothing but sampling noise" if error == math.inf else ""
+    return _Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], int(e.samples[0]), empty)
 
 
 def _pattern_error(e: Explanation) -> float | None:
@@ -325,6 +328,10 @@ class _Card:
         """How much of the map is left under random weights, against its noise floor."""
         if not self.seen[0].random_weights:
             return self.not_asked("random weights", "A black box shows no weights, so they cannot be randomised.")
+        if self.empty:
+            return self.not_asked("random weights", self.empty)
+        if self.floor <= 0:
+            return self.not_asked("random weights", f"Two maps with other draws have a rank correlation of {self.floor:.2f}, so there is nothing that random weights could take.")
         values, floor = np.array([each.random_weights for each in self.seen]), self.floor
         detail = f"with random weights a rank correlation of {values.mean():.2f} is left; a map that ignores the weights would keep {floor:.2f}" + (", its noise floor" if floor < 1 else "")
         interval = _ends(values[0]) if len(self.seen) == 1 else _ends(values, shared_seeds=True)
@@ -350,6 +357,8 @@ class _Card:
             if self.floor == 1:
                 return self.not_asked("converged", "It draws nothing at random, so there is nothing to converge.")
             return self.not_asked("converged", f"It draws at random but does not know its error; two maps with other draws have a rank correlation of {self.floor:.2f}.")
+        if any(each.empty == "the same everywhere" for each in self.seen):
+            return self.not_asked("converged", self.empty)
         lost, figure = int(np.isinf(errors).sum()), float(errors.mean())
         if lost:
             detail = f"in {lost} of {len(errors)} image(s) nothing stands out of the sampling noise; take many more draws"
@@ -362,6 +371,8 @@ class _Card:
         """The similarity to the perturbed image's map, against what the edges keep, or the noise floor if that is lower."""
         if self.kept is not None and self.kept < MOST:
             return self.not_asked(name, "The networks behind it no longer see the class, so what it survives says nothing.")
+        if self.empty:
+            return self.not_asked(name, self.empty)
         values = np.array([each.survived[name] for each in self.seen])
         same = np.isfinite(values)
         if not same.any():
@@ -369,6 +380,8 @@ class _Card:
         edges = np.array([each.edges[name] for each in self.controls])[same]
         floors = np.array([each.floor for each in self.seen])[same]
         figure, threshold = float(values[same].mean()), HALF_WAY * float(np.minimum(edges, floors).mean())
+        if threshold <= 0:
+            return self.not_asked(name, f"The picture's edges keep {edges.mean():.2f} and drawing anew leaves {floors.mean():.2f}, so there is nothing to measure it by.")
         detail = f"the map keeps a rank correlation of {figure:.2f}, where the picture's edges keep {edges.mean():.2f}"
         detail += f" and drawing anew leaves {floors.mean():.2f}" if floors.mean() < 1 else ""
         note = "" if same.all() else f" {(~same).sum()} of {len(same)} images are left out: their prediction changed."
@@ -384,6 +397,12 @@ class _Card:
             exact, (low, high) = stats.binomtest(round(figure * draws), draws).proportion_ci(), interval or (figure, figure)
             interval = (min(low, float(exact.low)), max(high, float(exact.high)))
         return self.finding("class kept", figure, interval, MOST, f"the noisy or smoothed networks predict the same class in {figure:.0%} of the cases")
+
+    @property
+    def empty(self) -> str:
+        """What to say of maps that say nothing; empty if all say something."""
+        lost = [each.empty for each in self.seen if each.empty]
+        return f"In {len(lost)} of {len(self.seen)} image(s) the map is {' or '.join(dict.fromkeys(lost))}, so there is nothing to ask." if lost else ""
 
     @property
     def floor(self) -> float:

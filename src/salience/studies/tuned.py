@@ -47,17 +47,19 @@ class Choice:
         low: Smallest value of the tuned option whose drop may be 5 %: there the upper end of the drop's interval reaches it. None for
             levels that were not searched, or where there is no interval.
         high: Largest one: there the lower end reaches 5 %; None if it does at no level tried.
+        found: False of half a level that was not found.
     """
 
     rule: str
     row: Row
     low: float | None = None
     high: float | None = None
+    found: bool = True
 
     @property
     def reached(self) -> bool:
         """Whether the drop is what the rule asks for; False of the largest level tried if no level reaches it."""
-        return not self.rule.startswith("searched") or self.row.drop >= TARGET_DROP
+        return self.found and (not self.rule.startswith("searched") or self.row.drop >= TARGET_DROP)
 
 
 RULES = {
@@ -148,7 +150,7 @@ def _sentence(option: str, basis: Basis, choice: Choice) -> str:
     if choice.rule == "searched together" and not row.weight_sigma:
         return f"{what}; the noise in the image alone costs that much, so nothing is left for the weights."
     if not choice.reached:
-        return f"{what}; no level up to {LARGEST:g} costs 5 %."
+        return f"{what}; no level of weight noise up to {LARGEST:g} alone costs 5 %." if choice.rule == "halved" else f"{what}; no level up to {LARGEST:g} costs 5 %."
     if choice.low is None:
         return f"{what}."
     return f"{what}; the drop may be 5 % from {option} {choice.low:.3g} " + ("on." if choice.high is None else f"to {choice.high:.3g} (95 %).")

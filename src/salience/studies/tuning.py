@@ -261,7 +261,7 @@ class _Search:
         explainer: Any = self.explainer
         line = _Line("weight_sigma", WEIGHT_LEVELS, explainer.averaged.noise_level)
         alone = self.searched("searched alone", _Line("weight_sigma", WEIGHT_LEVELS))
-        halved = Choice("halved", self.row(*line.at(explainer.auto_share * alone.row.weight_sigma)))
+        halved = Choice("halved", self.row(*line.at(explainer.auto_share * alone.row.weight_sigma)), found=alone.reached)
         choices = [halved, self.searched("searched together", line, further=True), alone]
         return self.with_given(choices, None if explainer.weight_sigma == "auto" else line.at(explainer.weight_sigma))
 
@@ -286,8 +286,8 @@ class _Search:
             if self.row(*line.at(each)).drop >= ENOUGH:
                 break
         known = sorted((level, row) for row in self.rows.values() if (level := line.level(row)) is not None)
-        ends = [_crossing([(level, getattr(row, end)) for level, row in known]) for end in ("high", "low")]
-        return Choice(rule, chosen, *ends)
+        low, high = (_crossing([(level, getattr(row, end)) for level, row in known]) for end in ("high", "low"))
+        return Choice(rule, chosen, low, high)
 
     def row(self, weight_sigma: float, noise_level: float) -> Row:
         """What a level does; it is measured once."""

@@ -102,7 +102,7 @@ def judged(model: Model, test: Pictures, *, attacked: int, seed: int, report: Re
         labels = test.labels[:attacked].to(model.device)
         survived = pgd(model, pixels(0, attacked), labels, steps=PGD_STEPS, restarts=PGD_RESTARTS, seed=seed, progress=told)
         robust = {"epsilon": round(EPSILON, 6), "steps": PGD_STEPS, "restarts": PGD_RESTARTS, **share(survived.cpu().numpy())}
-    return {"accuracy": accuracy, "pgd": robust, "weight_sigma": round(sigma, 4)}
+    return {"accuracy": accuracy, "pgd": robust, "weight_sigma": float(f"{sigma:.3g}")}
 
 
 def share(hits: np.ndarray) -> dict[str, Any]:

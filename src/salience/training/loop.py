@@ -75,7 +75,8 @@ class Trainer:
     def _take_step(self, images: Tensor, labels: Tensor) -> float:
         stream = self.stream.at(self.epoch, self.step)
         torch.manual_seed(int(stream.generator("torch").integers(2**31)))  # for dropout
-        rate = self.recipe.rate_at((self.epoch * self.steps + self.step) / (self.recipe.epochs * self.steps))
+        total = self.recipe.epochs * self.steps
+        rate = self.recipe.rate_at((self.epoch * self.steps + self.step) / total if total > 1 else 0.5)  # at 0, a single step would change nothing
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)

@@ -49,6 +49,12 @@ class Pictures:
         """Some of them."""
         return Pictures(self.images[part], self.labels[part], self.classes, self.name, self.names[part])
 
+    def with_classes(self, classes: tuple[str, ...]) -> "Pictures":
+        """The same, with further classes after its own, of which it has no picture."""
+        more = len(classes) - len(self.classes)
+        labels = torch.nn.functional.pad(self.labels, (0, more)) if self.multilabel else self.labels
+        return Pictures(self.images, labels, classes, self.name, self.names)
+
     @property
     def multilabel(self) -> bool:
         """Whether an image may have several classes."""

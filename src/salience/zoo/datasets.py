@@ -26,7 +26,7 @@ class Item:
         name: Unique in the data set and stable: seeds are derived from it.
         picture: What `load_images` takes: a path, a PIL image or a uint8 array.
         labels: The class indices that are true of it; () if unknown.
-        masks: For a class index a boolean mask in the picture's own size, made when asked for; {} if there are none.
+        masks: For a class index a boolean mask of the picture upright (turned as its EXIF says), made when asked for; {} if there are none.
         groups: The labels, those of one object together, where one object has several (a COCO dog is any of
             ImageNet's dogs); () if each label stands for itself.
     """

@@ -145,6 +145,20 @@ def test_painted_masks(painted):
     assert [item.name for item in load_dataset("coco", root=painted, objects=2)] == ["a.jpg"]
 
 
+def test_stuff_does_not_stand_in_for_an_object(painted):
+    """A dog without a label and a tree with one were two objects that have labels."""
+    (painted / "classes.json").write_text(json.dumps({"classes": {"184": "tree-merged"} | NAMES, "coco_to_imagenet": {"cat": [281, 282], "tree-merged": 5}}))
+    assert [item.labels for item in load_dataset("coco", root=painted, labels="imagenet", limit=1)] == [(5, 281, 282)]
+    with pytest.raises(sal.InputError, match="There are no pictures in"):
+        load_dataset("coco", root=painted, labels="imagenet", objects=2)
+
+
+def test_a_mosaic_keeps_what_belongs_together(painted):
+    """Each of an object's labels was a target of its own, and `salience tune` took mean average precision for accuracy."""
+    data = load_dataset("coco", root=painted, labels="imagenet")
+    assert load_dataset("mosaic", of=data, rows=1, columns=1, cell=16, number=1)[0].groups == ((281, 282), (207,))
+
+
 def test_refused(root, painted, tmp_path_factory, monkeypatch):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(sal.InputError) as caught:

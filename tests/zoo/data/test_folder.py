@@ -84,6 +84,7 @@ def test_refused(root, tmp_path_factory):
         ("", "ROOT/labels.csv has no column file: its first line must name the columns file, class_index."),
         ("file,class\nb.jpg,1\n", "ROOT/labels.csv has no column class_index: its first line must name the columns file, class_index."),
         ("file,class_index\ny.jpg,1\nz.jpg,2\n", "None of the pictures that ROOT/labels.csv names, such as y.jpg, is in ROOT: check both paths."),
+        ("file,class_index\nb.jpg,1\n./b.jpg,1\n", "ROOT/labels.csv, line 3: b.jpg has the class 1 twice; leave one."),
         ("file,class_index\nb.jpg,1\nb.jpg,1\n", "ROOT/labels.csv, line 3: b.jpg has the class 1 twice; leave one."),
         ("file,class_index\nb.jpg,cat\n", "ROOT/labels.csv, line 2: class_index must be a whole number from 0, not 'cat'."),
         ("file,class_index\nb.jpg,-1\n", "ROOT/labels.csv, line 2: class_index must be a whole number from 0, not '-1'."),

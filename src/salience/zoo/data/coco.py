@@ -127,7 +127,9 @@ def _painted(root: Path, names: dict[int, str], objects: int | None) -> Iterator
         except InputError as error:
             yield picture.name, picture, error
             continue
-        if objects in (None, sum(number <= THINGS for number in there)):
+        if objects is not None:
+            there = [number for number in there if number <= THINGS]
+        if objects in (None, len(there)):
             yield picture.name, picture, {number: [(mask, number)] for number in there}
 
 

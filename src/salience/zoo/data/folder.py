@@ -1,5 +1,6 @@
 """A folder of pictures."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Folder(Dataset):
         table = _files.found(where, self.labels)
         known: dict[str, dict[int, Path | None]] = {}
         for line, row in enumerate(_files.table(table, ("file", "class_index")), 2):
-            name, index, mask = row["file"], row["class_index"], row.get("mask")
+            name, index, mask = row["file"] and os.path.normpath(row["file"]), row["class_index"], row.get("mask")
             if not index.isdecimal():
                 raise InputError(f"{table}, line {line}: class_index must be a whole number from 0, not {index!r}.")
             if not name or int(index) in known.setdefault(name, {}):

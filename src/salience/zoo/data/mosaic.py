@@ -78,12 +78,14 @@ class Mosaic(Dataset):
         """A mosaic as a PIL image."""
         whole = Image.new("RGB", (self.columns * self.cell, self.rows * self.cell))
         cells: dict[int, tuple[int, int]] = {}
+        groups: tuple[tuple[int, ...], ...] = ()
         for number, chosen in enumerate(self._chosen(place)):
             item, corner = self.of[chosen], divmod(number, self.columns)
             picture = load_images(item.picture).pictures[0]
             whole.paste(ImageOps.fit(picture, (self.cell, self.cell), Image.Resampling.BICUBIC), (corner[1] * self.cell, corner[0] * self.cell))
             cells |= dict.fromkeys(item.labels, corner)
-        return Item(f"mosaic-{place:05d}", whole, tuple(cells), Masks(cells, partial(_mask, self.rows, self.columns, self.cell)))
+            groups += item.groups or tuple((label,) for label in item.labels)
+        return Item(f"mosaic-{place:05d}", whole, tuple(cells), Masks(cells, partial(_mask, self.rows, self.columns, self.cell)), groups if any(len(each) > 1 for each in groups) else ())
 
 
 def _mask(rows: int, columns: int, cell: int, corner: tuple[int, int]) -> np.ndarray:
