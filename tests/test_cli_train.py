@@ -151,7 +151,7 @@ def test_several_classes_a_picture(run, tmp_path):
         names = [f"{split}{number}" for number in range(count)]
         (tmp_path / "voc" / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
         for number, name in enumerate(names):
-            Image.new("RGB", (40 + number, 50), (20 * number, 0, 0)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")
+            Image.new("RGB", (40 + number, 50), (20 * number, count, 0)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")
             there = ["cat", "dog"][: 1 + number % 2]
             boxes = "".join(f"<object><name>{each}</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>" for each in there)
             (tmp_path / "voc" / "Annotations" / f"{name}.xml").write_text(f"<a><size><height>50</height><width>{40 + number}</width></size>{boxes}</a>")

@@ -132,8 +132,9 @@ def _read(data: "list[Dataset]", test: "Dataset | None", size: int, multilabel: 
 
     sets = [*data, *([] if test is None else [test])]
     read = [read_pictures(each, size=size, multilabel=multilabel, report=report) for each in sets]
-    most = max((each.classes for each in read), key=len)
-    read = [each.with_classes(most) if source.classes is None else each for source, each in zip(sets, read, strict=True)]
+    if all(each.classes is None for each in sets):
+        most = max((each.classes for each in read), key=len)
+        read = [each.with_classes(most) for each in read]
     training = joined(read[: len(data)])
     if test is None:
         return training, None
