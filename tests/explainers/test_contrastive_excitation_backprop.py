@@ -19,7 +19,7 @@ def test_equals_the_definition():
     contrast = own / own.sum(1, keepdim=True) - opposite / opposite.sum(1, keepdim=True)
     down = (contrast[:, :, None, None] * features / features.sum((2, 3), keepdim=True).clamp(min=1e-30)).sum(1, keepdim=True)
     maps = ContrastiveExcitationBackprop(layer="relu3")(network, x, targets=1).maps
-    assert distance(maps, F.interpolate(down.detach(), x.shape[-2:], mode="bilinear").clamp(min=0)) < 1e-4
+    assert distance(maps, F.interpolate(down.detach().clamp(min=0), x.shape[-2:], mode="bilinear")) < 1e-4
 
 
 def test_a_convolution_to_the_classes_is_a_linear_layer():

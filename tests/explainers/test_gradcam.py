@@ -153,3 +153,38 @@ def test_the_layers_of_a_scripted_network_are_out_of_reach(method):
     network = model(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))))
     with pytest.raises(sal.InputError, match=r"has no layer with a map of the image: choose a method that needs none, such as gradient or rise\.$"):
         sal.explain(method, network, pictures())
+
+
+class Gated(nn.Module):
+    """One ReLU for the layer with a map and for the head, or one each."""
+
+    def __init__(self, one):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body, self.hidden, self.head, self.first = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1), nn.ReLU()
+        self.second = self.first if one else nn.ReLU()
+
+    def forward(self, x):
+        return self.head(self.second(self.hidden(self.first(self.body(x)).mean((2, 3), keepdim=True)))).flatten(1)
+
+
+@pytest.mark.parametrize("method", ["gradcam:relu=false", "excitation_backprop", "contrastive_excitation_backprop"])
+def test_a_module_that_is_called_twice(method):
+    """The last call was taken, whichever the layer was: the maps were flat."""
+    images = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    shared, separate = (sal.explain(method, sal.Model(Gated(one)), images, 1).maps for one in (True, False))
+    assert separate.std() > 0
+    torch.testing.assert_close(shared, separate)
+
+
+def test_channels_that_would_fit_the_picture_are_channels():
+    """A map (16, 12, 8) of a picture of 32 x 24 was read as one of 12 x 8 whose channels come last... or first."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
+    images = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+    features = net[:4](images).detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(net[4:](features)[:, 1].sum(), features)
+    expected = F.interpolate((slope.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).clamp_min(0), (32, 24), mode="bilinear")
+    torch.testing.assert_close(sal.explain("gradcam", sal.Model(net), images, 1).maps, expected.detach(), rtol=1e-4, atol=1e-6)

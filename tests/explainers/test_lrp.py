@@ -245,3 +245,30 @@ def test_conservation_on_squeezenet(options):
     image = sal.load_images([Image.fromarray(skimage.data.coffee())], network)
     e = LRP(**options)(network, image, targets=967)
     assert e.maps.sum().item() == pytest.approx(e.record["images"]["score"][0], rel=0.01)
+
+
+class SumBeforeNorm(nn.Module):
+    """A residual sum of two rectified maps that a batch norm follows."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.c, self.d, self.bn, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Linear(6, 3, bias=False)
+            nn.init.uniform_(self.bn.bias, 0.2, 0.8)
+            nn.init.normal_(self.bn.running_mean, std=0.1)
+
+    def forward(self, x):
+        a = self.c(x).relu()
+        return self.fc(self.bn(a + self.d(a).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("biases", ["spread", "zero"])
+def test_nothing_is_lost_where_both_terms_of_a_sum_are_zero(biases):
+    """What the batch norm made of it was taken for the sum's, and vanished there."""
+    model = sal.Model(SumBeforeNorm().eval())
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    e = sal.explain(f"lrp:biases={biases}", model, images, 1)
+    torch.testing.assert_close(e.maps.sum((1, 2, 3)), model.outputs(images)[:, 1], rtol=1e-3, atol=1e-4)
+    shares = sal.explain("excitation_backprop:layer=c", model, images, 1)
+    assert shares.maps.std() > 0

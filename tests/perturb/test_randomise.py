@@ -156,3 +156,13 @@ def test_the_slopes_of_a_prelu_are_drawn_as_any_other_weights():
         assert net[1].weight.abs().max() <= (6 / 5) ** 0.5
         assert net[2].weight.tolist() == [1] * 4
     assert net[1].weight.tolist() == [0.25] * 4
+
+
+def test_statistics_of_a_normalisation_without_parameters():
+    """They stayed as trained."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net[1].running_mean.fill_(1.5)
+    model = sal.Model(net)
+    with randomised(parts_of(model), streams(0, 1)[0]):
+        assert net[1].running_mean.tolist() == [0.0] * 4
+    assert net[1].running_mean.tolist() == [1.5] * 4

@@ -249,6 +249,8 @@ def made_in_the_pass(*parameters: Tensor | None) -> bool:
 def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Convolution | None:  # torch's names
     """A convolution that waits for a batch norm; None for one image without a batch, padding given by name, or kernels made from the image."""
     x = input
+    if x.dtype == torch.float64 and torch.is_autocast_enabled(x.device.type):  # which leaves these as they are
+        return None
     if isinstance(padding, str) or x.ndim != 4 or made_in_the_pass(weight, bias) or x.is_inference():
         return None
     stride, padding, dilation = (tuple(each) * (2 // len(each)) if isinstance(each, tuple | list) else (each, each) for each in (stride, padding, dilation))

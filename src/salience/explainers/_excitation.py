@@ -27,7 +27,7 @@ def winning(layer: Linear, inputs: Tensor, probability: Tensor, _: Bounds | None
     return active * back(probability / stabilised(total, torch.finfo(total.dtype).tiny))[0]
 
 
-def winning_maps(method: Explainer, name: str | None, model: Model, images: Images, targets: Targets, start: Start) -> Attribution:
+def winning_maps(method: Explainer, name: str | None, model: Model, images: Images, targets: Targets, start: Start, *, rectified: bool = False) -> Attribution:
     """The winning probabilities at a layer, summed over its channels, as maps of the images.
 
     Args:
@@ -37,6 +37,7 @@ def winning_maps(method: Explainer, name: str | None, model: Model, images: Imag
         images: (n, c, h, w).
         targets: (n,).
         start: Where the probabilities start.
+        rectified: Whether the layer's map is rectified, before it is enlarged.
     """
     model = model.using(precision="float32")  # shares of bfloat16 do not add up
     layer = find_layer(model, images, name, coarsest=COARSEST, below_top=True)
@@ -49,9 +50,14 @@ def winning_maps(method: Explainer, name: str | None, model: Model, images: Imag
                 values = model.checked(model(inputs), inputs)
             one_hot = torch.zeros_like(values).scatter_(1, targets[part][:, None], 1)
             top, probability = start(network, values, one_hot)
-            (made,) = torch.autograd.grad(top, kept[-1], probability, allow_unused=True)
+            if not top.requires_grad:
+                raise InputError(
+                    f"{method.name} takes a sigmoid for a gate, which passes nothing on, and no other way leads from the image to the outputs of {model.name}: choose another method, such as gradient."
+                )
+            (made,) = torch.autograd.grad(top, kept[layer.call], probability, allow_unused=True)
         if made is None:
             raise InputError(f"The outputs of {model.name} do not depend on its layer {layer.name!r}, or it lies above the contrast layer: name another layer.")
-        maps.append(layer.spatial(made).sum(1, keepdim=True))
+        summed = layer.spatial(made).sum(1, keepdim=True)
+        maps.append(positive(summed) if rectified else summed)
         outputs.append(values.detach())
     return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))

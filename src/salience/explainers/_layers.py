@@ -1,5 +1,6 @@
 """What the methods that look at layers have in common: finding them, capturing their outputs, turning these into maps."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from salience.core.types import Images, Maps
 
 MOST_PREFIX_TOKENS = 16
 """Class, distillation and register tokens that may stand before the image's own."""
+
+CLOSE = 1.3
+"""By what factor a map's proportions may differ from the image's."""
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -73,6 +77,7 @@ class Layer:
         grid: Height and width of its map.
         layout: ``nchw``, ``nhwc``, or ``tokens``: (n, tokens, c).
         prefix: Tokens before those of the image (class, distillation, registers).
+        call: Which call of the module it is, if there are several, from 0: one ReLU may serve the whole network.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Layer:
     grid: tuple[int, int]
     layout: str
     prefix: int = 0
+    call: int = 0
 
     def spatial(self, values: Tensor) -> Tensor:
         """The layer's output, or its gradient, as (n, c, h, w)."""
@@ -116,7 +122,8 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images.device).requires_grad_(True)
     outputs, seen = _probe(model, noise, modules)
     patches = [tuple(each.output.shape[-2:]) for each in seen if _layout(each.output, size) == "nchw"]
-    found = [(each, layer) for each in seen if (layer := _layer(each, modules, size, patches)) is not None]
+    calls = [sum(earlier.name == each.name for earlier in seen[: each.place]) for each in seen]
+    found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each in seen if (layer := _layer(each, modules, size, patches)) is not None]
     if name is not None:
         for _, layer in reversed(found):
             if layer.name == name:
@@ -182,16 +189,16 @@ def _all_through(outputs: Tensor, seen: _Seen, noise: Tensor) -> bool:
 
 
 def _layout(output: Tensor, size: tuple[int, ...]) -> str | None:
-    """``nchw`` or ``nhwc`` if the output can be a map of an image of that size: the layout nearer to its proportions."""
+    """``nchw`` or ``nhwc`` if the output can be a map of an image of that size; the first, torch's own, if it has about the image's proportions."""
     if output.ndim != 4 or len(output) != 1:
         return None
     fits = {}
-    for layout, (height, width), most in (("nchw", output.shape[2:], float("inf")), ("nhwc", output.shape[1:3], 1.3)):
+    for layout, (height, width), most in (("nchw", output.shape[2:], float("inf")), ("nhwc", output.shape[1:3], CLOSE)):
         if 1 <= height <= size[0] and 1 <= width <= size[1] and height * width > 1:
             ratio = (height * size[1]) / (width * size[0])
             if max(ratio, 1 / ratio) <= most:
                 fits[layout] = max(ratio, 1 / ratio)
-    return min(fits, key=lambda layout: fits[layout], default=None)
+    return next((layout for layout in fits if fits[layout] <= CLOSE), next(iter(fits), None))
 
 
 def _layer(seen: _Seen, modules: dict[str, nn.Module], size: tuple[int, ...], patches: list[tuple[int, ...]]) -> Layer | None:

@@ -302,7 +302,11 @@ class RelevancePass(TorchFunctionMode):
                 return tuple(part.sum_to_size(shape) for part, shape in zip(parts, shapes, strict=True))
 
             made = _Redirected.apply(lambda: result, shares, False, *live)
-        if all(mask is not None for mask in masks):
+        if not self.biases and len(live) > 1:  # where both terms are zero, what a batch norm makes of the sum is a constant
+            active = ((terms != 0) & (shown > 0)).any(0)
+            if not active.all():
+                self.varying[made] = active
+        elif all(mask is not None for mask in masks):
             self.varying[made] = torch.stack([mask.expand(result.shape) for mask in masks]).any(0)
         return made
 

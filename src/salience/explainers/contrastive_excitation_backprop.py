@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,8 +62,7 @@ class ContrastiveExcitationBackprop(Explainer):
                     (opposite,) = torch.autograd.grad(outputs, at, one_hot, retain_graph=True, allow_unused=True, materialize_grads=True)
                 return at, _normalised(own) - _normalised(opposite)
 
-            made = winning_maps(self, self.layer, model, images, targets, start)
-        return replace(made, maps=positive(made.maps))
+            return winning_maps(self, self.layer, model, images, targets, start, rectified=True)
 
 
 def _pooled(top: Linear, inputs: Tensor, one_hot: Tensor) -> Tensor:

@@ -47,10 +47,10 @@ class GradCAM(Explainer):
         with torch.enable_grad(), captured(layer.module) as kept:
             outputs = model.checked(model(images if again else images.detach().requires_grad_(True)), images)
             total = model.bound_score.of(outputs, targets).sum()
-            (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True, create_graph=again) if total.requires_grad else (None,)
+            (gradient,) = torch.autograd.grad(total, kept[layer.call], allow_unused=True, create_graph=again) if total.requires_grad else (None,)
         if gradient is None or _only_prefix(layer, gradient):
             raise InputError(f"The score does not depend on the image's part of layer {layer.name!r}: choose an earlier one, or none to have it found.")
-        features = layer.spatial(kept[-1] if again else kept[-1].detach())
+        features = layer.spatial(kept[layer.call] if again else kept[layer.call].detach())
         maps = (layer.spatial(gradient).mean((2, 3), keepdim=True) * features).sum(1, keepdim=True)
         return (positive(maps) if self.relu else maps), outputs if again else outputs.detach()
 

@@ -33,7 +33,8 @@ class LRP(Explainer):
     The part b_j of a bias is, by `biases`: ``spread`` over the inputs in proportion to |z_ij|; left out of the rule (``zero``); or kept
     (``keep``: the sums above include it, nobody gets it; the textbook's rule). With the first two the map's sum is the score,
     a unit without active inputs counting as a bias of the units above it. The note ``bias_share`` is the share of the
-    score that the map lacks; with ``keep`` it is what the biases took.
+    score that the map lacks; with ``keep`` it is what the biases took. Of another score than the logit it is not the score that is
+    taken back but every logit times the score's slope in it: the map's sum is the sum of these.
 
     Cost: about ten forward passes an image.
 
@@ -65,7 +66,9 @@ class LRP(Explainer):
                 with network:
                     values = model.checked(model(start), inputs)
                 if not values.requires_grad:
-                    raise InputError(f"The outputs of {model.name} do not depend differentiably on the image: choose rise, occlusion or lime.")
+                    raise InputError(
+                        f"Nothing of the outputs of {model.name} can be taken back to the image, as they do not depend on it differentiably, or through sigmoids alone, which count as gates: choose rise, occlusion or lime."
+                    )
                 leaf = values.detach().requires_grad_(True)
                 (slope,) = torch.autograd.grad(model.bound_score.of(leaf, targets[part]).sum(), leaf)
                 relevance = slope * leaf.detach()

@@ -10,6 +10,9 @@ from salience.core.types import Images
 Flow = Float[Tensor, "n h w 2"]
 """For every pixel how far to the right and down it looks, where the picture is 2 wide and 2 high, from -1 to 1."""
 
+INSIDE = 4e-7
+"""So far from the edge of the square a place is surely within the outermost cell, in float32."""
+
 TINY = 1e-10
 """Under the root of the roughness, so that it has a gradient at 0."""
 
@@ -21,8 +24,18 @@ def identity(images: Images) -> Float[Tensor, "1 h w 2"]:
 
 
 def moved(images: Images, flow: Flow) -> Images:
-    """Each pixel from where the flow points to, bilinear; the corners of the square from -1 to 1 are centres of pixels."""
-    return F.grid_sample(images, identity(images) + flow, mode="bilinear", padding_mode="border", align_corners=True)
+    """Each pixel from where the flow points to, bilinear; the corners of the square from -1 to 1 are centres of pixels.
+
+    The slope at the edge is that of the cell inside, where torch has none: pixels of the border could never be moved.
+    """
+
+    def sampled(places: Flow) -> Images:
+        return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=True)
+
+    places = identity(images) + flow
+    at_edge = (places.abs() - 1).abs() <= INSIDE
+    sloped = sampled(places - (at_edge * (places - places.clamp(INSIDE - 1, 1 - INSIDE))).detach())
+    return sampled(places).detach() + (sloped - sloped.detach())
 
 
 def roughness(field: Float[Tensor, "n c *grid"]) -> Float[Tensor, " n"]:

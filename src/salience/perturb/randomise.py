@@ -35,7 +35,7 @@ class Part:
 
 
 def parts_of(model: Classifier) -> list[Part]:
-    """All modules of a network that own parameters, in the order in which they were registered.
+    """All modules of a network that own parameters, or the running statistics of a normalisation, in the order in which they were registered.
 
     That is the order of execution in nearly all networks, from the image to the scores.
 
@@ -48,9 +48,9 @@ def parts_of(model: Classifier) -> list[Part]:
     for name, module in model.module.named_modules():
         own = {key: each for key, each in module.named_parameters(recurse=False) if each.is_floating_point() and each.numel() and id(each) not in met}
         met |= {id(each) for each in own.values()}
-        if own:
+        if own or isinstance(getattr(module, "running_mean", None), Tensor):
             found.append(Part(name, module, own))
-    if not found:
+    if not any(part.parameters for part in found):
         raise InputError(f"{model.name} has no parameters, so there is nothing to randomise.")
     return found
 
