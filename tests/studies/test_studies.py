@@ -548,7 +548,7 @@ class TestProcesses:
         wait_for(lambda: (folder / "begun").exists())
         second = process("--out", "out", "--resume", env={"BEGUN": str(folder / "begun")})
         _, err = second.communicate(timeout=60)
-        assert (second.returncode, err) == (2, "Error: Another process is running a study in out: wait for it, or take another folder with --out.\n")
+        assert (second.returncode, err) == (2, "Error: Another process is running a study in out: wait for it, or take another folder.\n")
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=60)
         assert (first.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
