@@ -156,21 +156,23 @@ def test_the_layers_of_a_scripted_network_are_out_of_reach(method):
 
 
 class Gated(nn.Module):
-    """One ReLU for the layer with a map and for the head, or one each."""
+    """One ReLU for the layers with a map, of which the second counts, and for the head; or one each."""
 
     def __init__(self, one):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.body, self.hidden, self.head, self.first = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1), nn.ReLU()
-        self.second = self.first if one else nn.ReLU()
+            self.stem, self.body, self.hidden, self.head = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1)
+        self.first = nn.ReLU()
+        self.second, self.third = (self.first, self.first) if one else (nn.ReLU(), nn.ReLU())
 
     def forward(self, x):
-        return self.head(self.second(self.hidden(self.first(self.body(x)).mean((2, 3), keepdim=True)))).flatten(1)
+        features = self.second(self.body(self.first(self.stem(x))))
+        return self.head(self.third(self.hidden(features.mean((2, 3), keepdim=True)))).flatten(1)
 
 
 @pytest.mark.parametrize("method", ["gradcam:relu=false", "excitation_backprop", "contrastive_excitation_backprop"])
-def test_a_module_that_is_called_twice(method):
+def test_a_module_that_is_called_several_times(method):
     """The last call was taken, whichever the layer was: the maps were flat."""
     images = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
     shared, separate = (sal.explain(method, sal.Model(Gated(one)), images, 1).maps for one in (True, False))
