@@ -4,7 +4,7 @@ import torch
 
 import salience as sal
 from _photos import photographs
-from _timing import interleaved, report, spread
+from _timing import PRECISIONS, interleaved, report, spread
 
 CHUNKS = (1, 2, 4, 6, 8, 12, 16, 32)
 
@@ -24,7 +24,7 @@ def rates(model: sal.Model, *, backward: bool) -> dict[int, list[float]]:
 def main() -> None:
     """Forward and gradient passes at chunks of 1 to 32."""
     figures = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in PRECISIONS:
         model = sal.load_model(precision=precision)
         figures[f"forward, {precision}"] = rates(model, backward=False)
         figures[f"gradient, {precision}"] = rates(model, backward=True)

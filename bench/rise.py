@@ -28,7 +28,7 @@ from torch import nn
 
 import salience as sal
 from _photos import paths
-from _timing import OUT, interleaved, ratio, report, spread
+from _timing import OUT, PRECISIONS, interleaved, ratio, report, spread
 from peers import normalised
 from peers import rise as authors_rise
 from salience.core.draws import streams
@@ -185,7 +185,7 @@ def time_to_error(needed: float) -> None:
     times = interleaved({"authors": lambda: authors_rise(plain, inputs, few), "float32": lambda: sal.Rise(samples=masks)(model, image), "bfloat16": lambda: sal.Rise(samples=masks)(fast, image)}, 7)
     theirs = [each * REFERENCE / few for each in times["authors"]]
     rows = [[f"authors' procedure, {REFERENCE} masks (from {few}: its cost is in proportion)", spread(theirs, 1), "", ""]]
-    for precision, wanted in (("float32", "10 or more"), ("bfloat16", "25 or more")):
+    for precision, wanted in zip(PRECISIONS, ("10 or more", "25 or more"), strict=False):
         rows.append([f"ours, {masks} masks, {precision}", spread(times[precision], 1), spread(ratio(theirs, times[precision]), 1), wanted])
     report("rise_time", f"RISE: time to the error of the original at {REFERENCE} masks", ["case", "seconds, median (range)", "times faster", "asked for"], rows, {"seconds": times})
 

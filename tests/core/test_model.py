@@ -9,6 +9,7 @@ from torch import nn
 
 import salience as sal
 from salience.core.classifier import MOST_AT_ONCE, PIXELS_AT_ONCE, class_names
+from salience.core.model import check_precision
 
 
 class Mean(nn.Module):
@@ -220,3 +221,21 @@ def test_batch_norm_of_the_batch_is_warned_of():
         UserWarning, match=r"^Sequential normalises by the images that pass together \(batch norm without running statistics\), so its maps depend on them: use chunk=1 and single images\.$"
     ):
         sal.Model(net)
+
+
+class TestPrecision:
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("make", [lambda: sal.Model(Mean(), precision="bfloat16"), lambda: sal.load_model("cmnist-lenet", precision="bfloat16")])
+    def test_bfloat16_without_instructions_for_it_is_warned_of(self, make, monkeypatch):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        with pytest.warns(UserWarning, match=r"^This processor has no instructions for bfloat16 \(it has AVX2\), so passes take several times longer than in float32: leave precision at float32\.$"):
+            make()
+        for capability in ("AVX512", "DEFAULT", "SVE256"):  # DEFAULT: processors that are not of this family, where torch does not tell
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
+            make()
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_gpu_is_not_the_processor(self, monkeypatch):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        check_precision("bfloat16", "cuda")
+        check_precision("float32")

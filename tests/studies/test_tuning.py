@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -171,7 +172,8 @@ class TestClosedForms:
         """One picture of ten is soon lost and the others never: every level of the grid is tried, those of the bisection and the one given, and no bound is claimed."""
         told = []
         found = tune("noisegrad:weight_sigma=0.3", two, of_ratios([0.996, *[0.01] * 9]), draws=20, announce=told.append)
-        assert told == [f"About {14 * 20 * 10} forward passes, 0.0 minutes here; and where the data have masks, maps at every level."]
+        (told,) = told
+        assert re.fullmatch(rf"About {14 * 20 * 10} forward passes, \d+\.\d minutes here; and where the data have masks, maps at every level\.", told)
         assert len(found.rows) > 14
 
     def test_no_crossing(self, two):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
-from salience.core.errors import unknown
 
 if TYPE_CHECKING:
     from salience.show.batch import Row
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 DEFAULT_METHOD = "rise"
 """Works for any model, and its map has an error bar."""
 
-PRECISIONS = ("float32", "bfloat16")
 COLUMNS = ("image", "class", "prob.", "method", "samples", "rel. error", "seconds")
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -62,8 +60,6 @@ def explain(
     """
     from salience.show.batch import Request, explain_files
 
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     request = Request(images, out, method or [DEFAULT_METHOD], model, target or ["auto"], score, seed, samples, tolerance, fit, device, precision)
     rows = []
     with progress() as report:

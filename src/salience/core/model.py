@@ -29,6 +29,24 @@ OUTPUTS = ("logits", "probabilities", "multilabel")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def check_precision(precision: str, device: torch.device | str = "cpu") -> None:
+    """Warn of a precision that the processor has no instructions for.
+
+    Raises:
+        InputError: If it is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", str(precision), PRECISIONS)
+    if precision == "bfloat16" and torch.device(device).type == "cpu" and not bfloat16_is_fast():
+        here = torch.backends.cpu.get_cpu_capability()
+        warnings.warn(f"This processor has no instructions for bfloat16 (it has {here}), so passes take several times longer than in float32: leave precision at float32.", UserWarning, stacklevel=3)
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether the processor has instructions for bfloat16, as far as torch tells."""
+    return torch.backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX")
+
+
 LEAST_FORWARD, LEAST_GRADIENT = 2**17, 2**15
 """Pixels in a pass from which on `quick` saves more time than it costs (`bench/quick.py` measures it)."""
 
@@ -94,8 +112,6 @@ class Model(Classifier, nn.Module):
             raise InputError(f"Model needs an nn.Module, not {type(module).__name__}: wrap a function with sal.BlackBox(fn).")
         if channels not in CHANNEL_ORDERS:
             raise unknown("channel order", str(channels), CHANNEL_ORDERS)
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
         if outputs not in OUTPUTS:
             raise unknown("kind of outputs", outputs, OUTPUTS)
         self.order = CHANNEL_ORDERS[channels]
@@ -128,6 +144,7 @@ class Model(Classifier, nn.Module):
                 stacklevel=2,
             )
         self.to_device(parameter.device if parameter is not None else torch.device("cpu"))
+        check_precision(precision, self.device)
 
     def to_device(self, device: torch.device | str) -> "Model":
         """Move the network (in place, as `nn.Module.to` does) and work there."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 import salience
 from salience.core.draws import Stream
-from salience.core.errors import InputError, unknown
+from salience.core.errors import InputError
 from salience.core.files import atomic
-from salience.core.model import PRECISIONS, Model
+from salience.core.model import Model, check_precision
 from salience.core.types import Report
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
@@ -145,8 +145,7 @@ def train(
     Raises:
         InputError: If the folder holds a run and `resume` is not set, or another run; or recipe, architecture, start and data do not fit together.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", str(precision), PRECISIONS)
+    check_precision(precision, device)
     recipe, architecture = Recipe.from_value(recipe), Architecture.from_value(architecture)
     architecture = _with_classes(architecture, data)
     _check(recipe, data, test, start)
