@@ -13,6 +13,7 @@ import torch
 
 import salience as sal
 from salience.core import registry
+from salience.core.perturbation import Perturbation
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
@@ -103,37 +104,67 @@ def test_everything_registered_is_documented(kind):
         assert "| option | default | what it is |" in page or not entry.cls.__dataclass_fields__
 
 
-def test_the_example_of_a_new_method_works():
-    text = (ROOT / "docs" / "new-method.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    space: dict = {"__name__": "example"}
+@pytest.fixture
+def example(request):
+    """Run the example of a docs page that registers something; it is forgotten afterwards."""
+    page, kind, name = request.param
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if f'@register("{kind}", "{name}"' in block]
     sys.modules["example"] = type(sys)("example")
     try:
-        exec(compile(code, "new-method.md", "exec"), space)
-        model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
-        images = torch.rand(1, 3, 8, 8)
-        e = sal.explain("signed_square:power=2", model, images, targets=0)
-        gradient = sal.explain("gradient", model, images, targets=0).maps
-        assert torch.allclose(e.maps, gradient * gradient.abs() ** 2)
-        assert e.method == "signed_square:power=2.0"
+        exec(compile(code, page, "exec"), {"__name__": "example"})
+        yield sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Softplus(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
     finally:
-        registry._entries["explainer"].pop("signed_square", None)
+        registry._entries[kind].pop(name, None)
         del sys.modules["example"]
 
 
-def test_the_example_of_a_new_metric_works():
-    text = (ROOT / "docs" / "metrics.md").read_text()
-    code = re.search(r"```python\n(from salience import Judgement.*?)```", text, re.DOTALL).group(1)
-    space: dict = {"__name__": "example"}
-    sys.modules["example"] = type(sys)("example")
-    try:
-        exec(compile(code, "metrics.md", "exec"), space)
-        model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
-        assert sal.measure("peak_share:pixels=16", model, torch.rand(1, 3, 8, 8), 0, torch.ones(1, 8, 8)).item() == 0.25
-        assert "peak_share" in sal.list_metrics()
-    finally:
-        registry._entries["metric"].pop("peak_share", None)
-        del sys.modules["example"]
+def page(name, kind, entry):
+    """What `example` runs."""
+    return pytest.mark.parametrize("example", [(name, kind, entry)], indirect=True)
+
+
+@page("new-method.md", "explainer", "signed_square")
+def test_the_example_of_a_new_method_works(example):
+    images = torch.rand(1, 3, 8, 8)
+    e = sal.explain("signed_square:power=2", example, images, targets=0)
+    gradient = sal.explain("gradient", example, images, targets=0).maps
+    assert torch.allclose(e.maps, gradient * gradient.abs() ** 2)
+    assert e.method == "signed_square:power=2.0"
+
+
+@page("new-method.md", "explainer", "exposed_gradient")
+def test_the_example_of_a_random_method_works(example):
+    images = torch.rand(2, 3, 8, 8)
+    e = sal.explain("exposed_gradient:samples=40,low=0.9", example, images, targets=[0, 3], seed=[1, 2])
+    assert torch.allclose(e.maps[1:], sal.explain("exposed_gradient:samples=40,low=0.9", example, images[1:], targets=3, seed=[2], chunk=3).maps, atol=1e-6)
+    assert torch.allclose(e.maps, sal.explain("gradient", example, images * 0.95, targets=[0, 3]).maps, atol=0.02)
+    assert (e.stderr > 0).any()
+    assert torch.allclose(sal.explain("exposed_gradient:low=1", example, images).maps, sal.explain("gradient", example, images).maps, atol=1e-6)
+
+
+@page("metrics.md", "metric", "peak_share")
+def test_the_example_of_a_new_metric_works(example):
+    assert sal.measure("peak_share:pixels=16", example, torch.rand(1, 3, 8, 8), 0, torch.ones(1, 8, 8)).item() == 0.25
+    assert "peak_share" in sal.list_metrics()
+
+
+@page("metrics.md", "perturbation", "posterise")
+def test_the_example_of_a_new_perturbation_works(example):
+    images = torch.rand(2, 3, 8, 8)
+    assert sorted(Perturbation.from_value("posterise:shades=3")(images).unique().tolist()) == [0, 0.5, 1]
+    assert "posterise" in sal.list_perturbations()
+
+
+@page("attacks.md", "threat", "exposure")
+def test_the_example_of_a_new_threat_works(example):
+    images = torch.rand(2, 3, 8, 8)
+    found = sal.attack(example, images, images.flip(0), threat="exposure+delta", steps=5)
+    assert (found.budget["exposure"] > 0).all()
+    assert (found.budget["exposure"] <= 0.25).all()
+    alone = sal.attack(example, images, images.flip(0), threat="exposure", steps=5)
+    factor = alone.perturbed / images
+    assert ((factor - 1).abs() <= 0.25 + 1e-6).all()
 
 
 def test_no_download_address_in_constraints():

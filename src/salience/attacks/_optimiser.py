@@ -97,7 +97,7 @@ def descend(threats: Sequence[Threat], images: Images, start: Parameters, loss: 
     for step in range(steps):
         value = penalised(threats, images, parameters, loss, step)
         gradients = torch.autograd.grad(value.sum(), parameters)
-        blind += torch.stack([~each.isfinite().flatten(1).all(1) for each in gradients]).any(0).cpu()
+        blind += torch.stack([~each.isfinite().reshape(len(each), -1).all(1) for each in gradients]).any(0).cpu()
         for values, gradient in zip(parameters, gradients, strict=True):
             values.grad = gradient.nan_to_num(0, 0, 0)
         optimiser.step()

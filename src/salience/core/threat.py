@@ -60,7 +60,7 @@ class Threat(Options):
 
     def used(self, parameters: Tensor) -> PerImage:
         """How much of the budget is used, in its unit."""
-        return parameters.flatten(1).abs().amax(1)
+        return parameters.reshape(len(parameters), -1).abs().amax(1)
 
 
 class Threats:
