@@ -20,7 +20,6 @@ SMALL = ("--architecture", "lenet", "--epochs", "2", "--attacked", "4")
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
     monkeypatch.setattr(card, "tuned_weight_sigma", lambda model, images: 0.125)
-    monkeypatch.setattr(card, "GROUPS", 20)
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ from .perturbations.jpeg import Jpeg
 from .perturbations.rotation import Rotation
 from .perturbations.translation import Translation
 from .perturbations.uniform_noise import UniformNoise
+from .show.figures import contact_sheet
 from .similarities.cosine import Cosine
 from .similarities.cosine_distance import CosineDistance
 from .similarities.lpips import LPIPS
@@ -110,6 +111,7 @@ __all__ = [
     "measure",
     "attack",
     "similarity",
+    "contact_sheet",
     "load_dataset",
     "list_datasets",
     "list_methods",

@@ -4,11 +4,13 @@ import io
 import re
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 import salience as sal
-from salience.show.figures import MOST, contact_sheet, figure, png
+from salience.show.figures import MOST, figure, png
+from salience.show.overlay import to_png
 from salience.show.page import Section, Shot, page
 
 from .test_colour import explanation
@@ -51,12 +53,50 @@ def test_without_blocks_it_says_that_the_error_of_the_sum_is_not_known(conv, pho
     assert any("saved without blocks" in " ".join(text.get_text().split()) for text in drawn.texts)
 
 
-def test_contact_sheet(conv, photos):
-    rows = [[sal.explain(method, conv, photos[i : i + 1]) for method in ("gradient", "smoothgrad:samples=4", "vargrad:samples=4")] for i in range(2)]
-    sheet = opened(contact_sheet(rows, ["first", "second"]))
-    without = opened(contact_sheet([row[:1] for row in rows], ["first", "second"]))
-    assert np.isclose(sheet.width / without.width, 5 / 2, rtol=0.05)
-    assert sheet.height == without.height
+class TestContactSheet:
+    def test_a_line_for_each_picture_and_a_panel_for_each_method(self, conv, photos):
+        together = [sal.explain(method, conv, photos) for method in ("gradient", "smoothgrad:samples=4", "vargrad:samples=4")]
+        drawn = sal.contact_sheet(together)
+        heads = ["as the model saw it", "gradient", "smoothgrad", "vargrad", "error of vargrad"]
+        assert [text.get_text() for text in drawn.texts if text.get_weight() == "bold"] == heads * 2
+        assert len(drawn.axes) == 10
+        singly = sal.contact_sheet([e[image] for image in range(2) for e in together])
+        assert to_png(singly) == to_png(drawn)
+
+    def test_long_lines_are_wrapped_and_nothing_is_cut_off(self, conv, photos):
+        many = [sal.explain(f"smoothgrad:samples=2,noise_level={level}", conv, photos[:1]) for level in (0.1, 0.2, 0.3)]
+        wide, narrow = sal.contact_sheet(many), sal.contact_sheet(many, columns=2)
+        assert len(wide.axes) == len(narrow.axes) == 5
+        assert np.isclose(wide.get_figwidth() / narrow.get_figwidth(), 5 / 2, rtol=0.05)
+        assert narrow.get_figheight() > 2.5 * wide.get_figheight()
+        assert "smoothgrad:samples=2,noise_level=0.3" in [text.get_text() for text in narrow.texts]
+        for drawn in (wide, narrow):
+            drawn.canvas.draw()
+            for text in drawn.texts:
+                box = text.get_window_extent()
+                assert box.x0 >= 0
+                assert box.y0 >= 0
+                assert box.x1 <= drawn.canvas.get_width_height()[0]
+
+    def test_several_targets_are_named_under_their_maps(self, conv, photos):
+        drawn = sal.contact_sheet([sal.explain("gradient", conv, photos[:1], targets=target) for target in (0, 2)])
+        assert [text.get_text().partition("; ")[2] for text in drawn.texts].count("deterministic") == 2
+
+    def test_files_of_maps_do_not_hold_the_picture(self, conv, photos, tmp_path):
+        sal.explain("gradient", conv, photos[:1]).save(tmp_path / "a.npz")
+        drawn = sal.contact_sheet([sal.Explanation.load(tmp_path / "a.npz")])
+        assert drawn.texts[0].get_text() == "picture not in the file"
+
+    def test_many_pictures_are_cut_with_a_word(self, conv, photos, monkeypatch):
+        monkeypatch.setattr("salience.show.figures.MOST", 1)
+        drawn = sal.contact_sheet([sal.explain("gradient", conv, photos)])
+        assert len(drawn.axes) == 2
+        assert drawn.texts[-1].get_text().endswith("1 more images are not drawn.")
+
+    @pytest.mark.parametrize(("explanations", "columns"), [(0, 7), (1, 0)])
+    def test_nothing_to_draw(self, conv, photos, explanations, columns):
+        with pytest.raises(sal.InputError, match=r"^A contact sheet needs one explanation at least, and one column\.$"):
+            sal.contact_sheet([sal.explain("gradient", conv, photos)] * explanations, columns)
 
 
 def test_page_needs_nothing_else():

@@ -18,7 +18,7 @@ from salience.core.draws import Stream
 from salience.training.adversarial import Adversarial
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
-from salience.training.card import _mean_average_precision, judged, share
+from salience.training.card import judged, mean_average_precision, share
 from salience.training.cure import Cure
 from salience.training.loop import Trainer, train
 from salience.training.multilabel import Multilabel
@@ -219,13 +219,14 @@ def test_the_interval_of_average_precision_covers():
 
     def drawn(n=60):
         labels = source.random((n, 3)) < 0.3
-        return labels + source.normal(0, 1.2, labels.shape), labels
+        return torch.from_numpy(labels + source.normal(0, 1.2, labels.shape)), torch.from_numpy(labels).long()
 
-    truth = np.mean([_mean_average_precision(*drawn())["value"] for _ in range(40)])
-    found = [_mean_average_precision(*drawn()) for _ in range(60)]
+    truth = np.mean([mean_average_precision(*drawn())["value"] for _ in range(40)])
+    found = [mean_average_precision(*drawn()) for _ in range(60)]
     assert all(each["low"] <= each["value"] <= each["high"] for each in found)
     assert np.mean([each["low"] <= truth <= each["high"] for each in found]) > 0.85
-    assert _mean_average_precision(np.zeros((1, 3)), np.ones((1, 3), dtype=bool)) == {"measure": "mean average precision", "value": 1.0, "low": 0.0, "high": 1.0, "images": 1}
+    assert mean_average_precision(torch.zeros(1, 3), torch.ones(1, 3).long()) == {"measure": "mean average precision", "value": 1.0, "low": 0.0, "high": 1.0, "images": 1}
+    assert mean_average_precision(torch.zeros(4, 3), torch.zeros(4, 3).long())["value"] == 0
 
 
 def test_intervals_are_wilsons():

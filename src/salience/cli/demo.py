@@ -40,13 +40,14 @@ def _report_page(results: "Sequence[tuple[Row, Explanation]]", out: Path) -> Non
     """The contact sheet and the page of the demo."""
     from salience.core.files import atomic
     from salience.show.figures import contact_sheet
+    from salience.show.overlay import to_png
     from salience.show.page import Section, Shot, page
 
     by_image: dict[str, list] = {}
     for row, e in results:
         by_image.setdefault(row.image, []).append((row, e))
     titles = [f"{Path(image).name}: {found[0][0].label}, probability {found[0][0].probability:.3f}" for image, found in by_image.items()]
-    sheet = contact_sheet([[e for _, e in found] for found in by_image.values()], titles)
+    sheet = to_png(contact_sheet([e for _, e in results]))
     sections = []
     for title, found in zip(titles, by_image.values(), strict=True):
         sections.append(Section(title, [Shot(_caption(row), Path(row.overlay).read_bytes(), e.record | {"method": e.method, "score": e.score}) for row, e in found]))

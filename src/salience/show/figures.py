@@ -3,15 +3,17 @@
 import dataclasses
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import numpy as np
 import torch
 
+from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.show.colour import Scale, error_scale
-from salience.show.overlay import FAINT, INK, colour_bar, drawing, draws_of, grey_of, notes_of, number, panels, title_of, to_png, write
+from salience.show.overlay import FAINT, INK, colour_bar, drawing, draws_of, grey_of, label_of, name_of, notes_of, number, panels, title_of, to_png, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,47 +72,70 @@ def png(e: Explanation) -> bytes:
     return to_png(figure(e))
 
 
-def contact_sheet(rows: Sequence[Sequence[Explanation]], titles: Sequence[str]) -> bytes:
-    """Methods side by side: one row an image as the model saw it, one column a method, and the error of the last random one.
+def contact_sheet(explanations: Sequence[Explanation], columns: int = 7) -> Drawing:
+    """Methods side by side: of each image the picture as the model saw it, every map over it, and the error of the last random one.
 
     Args:
-        rows: For each image the explanations of that one image, by the same methods in the same order.
-        titles: What is known of each image, for example its predicted class.
+        explanations: By several methods or of several targets, each of one image or more. What explains the same picture stands together.
+        columns: Panels in a line at most; further ones go into the next.
 
     Returns:
-        A PNG file.
+        A figure that Jupyter displays; ``contact_sheet(...).savefig("sheet.png")`` keeps it.
+
+    Raises:
+        InputError: If there is nothing to draw, or `columns` is under 1.
     """
-    drawn = [[panels(_as_seen(e), SQUARE, SQUARE)[0] for e in row] for row in rows]
-    random = [column for column, e in enumerate(rows[0]) if e.stderr is not None][-1:]
+    if not explanations or columns < 1:
+        raise InputError("A contact sheet needs one explanation at least, and one column.")
+    pictures: dict[object, list[Explanation]] = {}
+    for e in explanations:
+        for image, pixels in enumerate(e.record["images"].get("pixels", range(len(e)))):
+            pictures.setdefault(pixels, []).append(e[image])
     with drawing():
-        heights = [row[0].picture.shape[0] / 100 for row in drawn]
-        grid = Grid(matplotlib.figure.Figure, 1 + len(rows[0]) + len(random), heights, SQUARE / 100, above=0.05, below=0.56, top=0.46, bottom=0.3)
+        drawn = [_sheet_panels(found) for found in list(pictures.values())[:MOST]]
+        lines = [each[start : start + columns] for each in drawn for start in range(0, len(each), columns)]
+        grid = Grid(Drawing, max(map(len, lines)), [line[0].array.shape[0] / 100 for line in lines], SQUARE / 100, above=0.46, below=0.56, bottom=0.3)
         grid.heading, grid.caption = 14, 11.5
-        for column, header in enumerate(["as the model saw it", *(_name(e) for e in rows[0]), *(f"error of {_name(rows[0][each])}" for each in random)]):
-            grid.text(0, column, header)
-        for place, (row, each) in enumerate(zip(rows, drawn, strict=True)):
-            grid.picture(place, 0, each[0].picture)
-            grid.under(place, 0, titles[place], color=INK)
-            for column, (e, panel) in enumerate(zip(row, each, strict=True), start=1):
-                grid.picture(place, column, panel.overlay())
-                grid.under(place, column, draws_of(e, 0))
-            for column in random:
-                error = each[column].shown.stderr
-                if error is not None:
-                    scale = error_scale(error)
-                    grid.picture(place, len(row) + 1, each[column].error(scale))
-                    grid.under(place, len(row) + 1, f"standard error, {number(scale.low)} (white) to {number(scale.high)}")
-        write(grid.figure, 1 - 2 * grid.gap / grid.across, grid.gap / grid.across, 0.12 / grid.down, KEY, size=grid.caption, color=INK)
-        return to_png(grid.figure)
+        for place, line in enumerate(lines):
+            for column, panel in enumerate(line):
+                grid.text(place, column, panel.heading)
+                grid.picture(place, column, panel.array)
+                grid.under(place, column, panel.caption, panel.colour)
+        more = f" {len(pictures) - MOST} more images are not drawn." if len(pictures) > MOST else ""
+        write(grid.figure, 1 - 2 * grid.gap / grid.across, grid.gap / grid.across, 0.12 / grid.down, KEY + more, size=grid.caption, color=INK)
+        return grid.figure
+
+
+@dataclass(frozen=True)
+class SheetPanel:
+    """One panel of a contact sheet."""
+
+    heading: str
+    array: np.ndarray
+    caption: str
+    colour: str = FAINT
+
+
+def _sheet_panels(found: Sequence[Explanation]) -> list[SheetPanel]:
+    """The panels of one picture."""
+    drawn = [panels(_as_seen(e), SQUARE, SQUARE)[0] for e in found]
+    names = [e.method.partition(":")[0] for e in found]
+    names = [name if names.count(name) == 1 else e.method for name, e in zip(names, found, strict=True)]
+    labels = [label_of(e, 0) for e in found]
+    several = len(set(labels)) > 1
+    captions = [f"{label}; {draws_of(e, 0)}" if several else draws_of(e, 0) for e, label in zip(found, labels, strict=True)]
+    made = [SheetPanel("as the model saw it" if found[0].images is not None else "picture not in the file", drawn[0].picture, name_of(found[0], 0) if several else title_of(found[0], 0), INK)]
+    made += [SheetPanel(name, panel.overlay(), caption) for name, panel, caption in zip(names, drawn, captions, strict=True)]
+    random = [(name, panel, error) for name, panel in zip(names, drawn, strict=True) if (error := panel.shown.stderr) is not None]
+    for name, panel, error in random[-1:]:
+        scale = error_scale(error)
+        made.append(SheetPanel(f"error of {name}", panel.error(scale), f"standard error, {number(scale.low)} (white) to {number(scale.high)}"))
+    return made
 
 
 def _as_seen(e: Explanation) -> Explanation:
     """The same explanation, drawn on the model's input instead of the original picture."""
     return e if e.images is None else dataclasses.replace(e, images=e.images.as_subclass(torch.Tensor))
-
-
-def _name(e: Explanation) -> str:
-    return e.method.partition(":")[0]
 
 
 class Grid:

@@ -180,7 +180,7 @@ def write(figure: "Figure", most: float, x: float, y: float, text: str, **style:
     written = figure.text(x, y, text, **style)
     share = written.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / (figure.get_figwidth() * figure.dpi)
     if share > most:
-        written.set_fontsize(float(written.get_fontsize()) * most / share)
+        written.set_fontsize(0.98 * float(written.get_fontsize()) * most / share)  # letters do not shrink quite in proportion
 
 
 def colour_bar(axes: "Axes", scale: Scale, *, size: float, room: float = 0.12) -> None:
@@ -222,16 +222,22 @@ def number(value: float, digits: int = 3) -> str:
 
 def title_of(e: Explanation, index: int, label: str | None = None) -> str:
     """Which picture, which class, how probable."""
-    names, known = names_of(e.images), e.record["images"]
-    label = label or (known["label"][index] if "label" in known else f"class {int(e.targets[index])}")
+    name, known, label = name_of(e, index), e.record["images"], label or label_of(e, index)
     probability = known["probability"][index] if "probability" in known else None
     said = label if probability is None else f"{label}, probability {probability:.3g}"
-    return f"{_short(names[index])}: {said}" if names else said
+    return f"{name}: {said}" if name else said
 
 
-def _short(name: str) -> str:
-    """The file's name, what is no text in it as question marks."""
-    return name.replace("\\", "/").rsplit("/", 1)[-1].encode("utf-8", "replace").decode("utf-8")
+def name_of(e: Explanation, index: int) -> str:
+    """The picture's file, what is no text in its name as question marks; empty if it is not known."""
+    names = names_of(e.images)
+    return names[index].replace("\\", "/").rsplit("/", 1)[-1].encode("utf-8", "replace").decode("utf-8") if names else ""
+
+
+def label_of(e: Explanation, index: int) -> str:
+    """The class explained."""
+    known = e.record["images"]
+    return known["label"][index] if "label" in known else f"class {int(e.targets[index])}"
 
 
 def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
