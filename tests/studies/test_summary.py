@@ -12,25 +12,8 @@ from salience.core.registry import entries
 from salience.studies.report import report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import (
-    _cells,
-    details,
-    escaped,
-    grouped,
-    heading,
-    incomplete,
-    is_best,
-    latex,
-    left_out,
-    line,
-    markdown,
-    number,
-    p_value,
-    print_summary,
-    shares_weights,
-    tables,
-    with_interval,
-)
+from salience.studies.summary import _cells, grouped, incomplete, left_out, shares_weights, tables
+from salience.studies.tabulated import details, escaped, heading, is_best, latex, line, markdown, number, p_value, print_summary, shares, with_interval
 
 
 def refused(message):
@@ -158,7 +141,7 @@ def test_what_stands_under_a_table(found):
     first, *_ = found
     headings, *rows = details(first)
     assert headings == ["metric", "method", "less the best", "pairs", "flips", "images / sampling / seeds"]
-    split = column_of(found, "deletion").shares("random")
+    split = shares(column_of(found, "deletion"), "random")
     assert [row[:2] for row in rows] == [["deletion", "gradient"], ["", "smoothgrad:samples=5"], ["", "random"]]  # every relative error is the same
     assert [row[2:5] for row in rows] == [["the best", "", ""], ["0.25 [0.25, 0.25]", "16", "0"], ["0.5 [0.5, 0.5]", "16", "0"]]
     assert rows[2][5] == " / ".join(split)

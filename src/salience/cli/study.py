@@ -83,7 +83,7 @@ def show(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
         for row in store.rows():
             print(json.dumps(finite(row), allow_nan=False))  # noqa: T201  # the output itself
         return
-    from salience.studies.summary import print_summary
+    from salience.studies.tabulated import print_summary
 
     print_summary(store, console())
 

@@ -19,7 +19,8 @@ from salience.show.colour import error_scale
 from salience.show.overlay import FAINT, INK, drawing, number, numbers, panels, to_png
 from salience.studies.statistics import generator, per_image
 from salience.studies.store import Store
-from salience.studies.summary import Column, heading
+from salience.studies.summary import Column
+from salience.studies.tabulated import heading
 from salience.studies.work import Unit
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f24")

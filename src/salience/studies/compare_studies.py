@@ -11,7 +11,8 @@ from salience.core.explanation import finite
 from salience.studies.comparison import PairedTest, holm, paired_test
 from salience.studies.statistics import per_image
 from salience.studies.store import Store
-from salience.studies.summary import Cells, Place, grouped, p_value, shares_draws, threads_of, with_interval
+from salience.studies.summary import Cells, Place, grouped, shares_draws, threads_of
+from salience.studies.tabulated import p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,26 +10,8 @@ from salience import __version__
 from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
-from salience.studies.summary import (
-    BELOW,
-    LEGEND,
-    Column,
-    Table,
-    escaped,
-    heading,
-    incomplete,
-    latex,
-    left_out,
-    line,
-    markdown,
-    number,
-    p_value,
-    shares_weights,
-    tables,
-    threads_of,
-    units_done,
-    with_interval,
-)
+from salience.studies.summary import Column, Table, incomplete, left_out, shares_weights, tables, threads_of, units_done
+from salience.studies.tabulated import BELOW, LEGEND, escaped, heading, latex, line, markdown, number, p_value, shares, with_interval
 
 GALLERY = 12
 """Pictures (with a model and a class each) whose maps are shown at most."""
@@ -188,7 +170,7 @@ def _detail(table: Table, column: Column) -> Detail:
             difference = with_interval(test.difference, test.interval)
             row += [str(test.pairs), difference, "not testable" if test.why_not else test.test, p_value(test.p), p_value(standing.adjusted), _yes(standing.tied), _yes(standing.tied_unadjusted)]
             row += [number(test.effect, ".2f"), number(column.flips[method], ".2g")]
-        row += [*column.shares(method), left_out(column.cells, method) or "0"]
+        row += [*shares(column, method), left_out(column.cells, method) or "0"]
         rows.append(row + (_of_classes(column.accuracies[method]) if column.accuracies else []))
     return Detail(column.metric, comparison.best or "" if tested else "", headings, rows)
 
