@@ -49,6 +49,12 @@ def test_entropy_same_as_scipy(judge):
 
 
 @pytest.mark.parametrize("reduction", ["sum", "abs_sum", "abs_max", "l2"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e25])
+def test_maps_whose_squares_are_no_floats(judge, reduction, scale):
+    assert torch.allclose(judge(f"gini:reduction={reduction}", MAPS * scale), judge(f"gini:reduction={reduction}", MAPS), atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "abs_sum", "abs_max", "l2"])
 def test_channels_flattened_or_reduced(judge, reduction):
     reduced = {"sum": MAPS.sum(1), "abs_sum": MAPS.abs().sum(1), "abs_max": MAPS.abs().amax(1), "l2": MAPS.norm(dim=1)}[reduction]
     assert judge(f"gini:reduction={reduction}", MAPS).tolist() == pytest.approx([hurley_rickard(each.numpy()) for each in reduced], abs=1e-6)

@@ -49,6 +49,13 @@ def test_the_image_itself_as_its_map(conv, photos):
     assert torch.allclose(found, doubled, rtol=1e-4)  # a map's scale does not matter
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e25])
+def test_maps_whose_squares_are_no_floats(conv, photos, scale):
+    """Gradients of a probability near 0 are so small."""
+    wanted, found = (sal.measure("max_sensitivity:samples=5", conv, photos, 0, explainer=lambda model, images, targets, factor=factor: factor * images) for factor in (1, scale))
+    assert torch.allclose(found, wanted, rtol=1e-4)
+
+
 def test_a_map_that_never_moves_and_one_of_zeros(conv, photos):
     assert sal.measure("max_sensitivity", conv, photos, 0, explainer="centre").tolist() == [0, 0]
     zero_second = lambda model, images, targets: images * torch.tensor([1.0, 0.0]).repeat(len(images) // 2)[:, None, None, None]  # noqa: E731

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,11 +11,18 @@ from salience.core.errors import unknown
 
 Reduction = Literal["sum", "abs_sum", "abs_max", "l2"]
 
+
+def _l2(maps: Tensor) -> Tensor:
+    """Euclidean length over the channels, of values scaled first so that no square leaves the range of floats."""
+    largest = maps.abs().amax(-3, keepdim=True)
+    return largest.squeeze(-3) * (maps / torch.where(largest > 0, largest, 1.0)).square().sum(-3).sqrt()
+
+
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda maps: maps.sum(-3),
     "abs_sum": lambda maps: maps.abs().sum(-3),
     "abs_max": lambda maps: maps.abs().amax(-3),
-    "l2": lambda maps: maps.square().sum(-3).sqrt(),
+    "l2": _l2,
 }
 
 

@@ -37,7 +37,7 @@ class MaxSensitivity(Metric):
     def judge(self, case: Case) -> Judgement:
         """The largest relative change, and the curve of all of them."""
         n, shape = len(case.images), case.images.shape[1:]
-        clean = case.explained(case.images, case.targets, case.draws)
+        clean = case.explained(case.images, case.targets, case.draws).cpu().double()
         norm = clean.flatten(1).norm(dim=1)
         if (norm == 0).any():
             raise UndefinedError(f"{self.name} is not defined for {nth(int((norm == 0).nonzero()[0]), len(norm))}: its map is zero everywhere, so a change relative to it has no size.")
@@ -47,11 +47,11 @@ class MaxSensitivity(Metric):
             noise = torch.stack([stack(case.streams, partial(_change, shape=shape, number=number)).expand(n, *shape) for number in numbers])
             moved = case.images + self.radius * (2 * noise.to(case.images) - 1)
             draws = [stream if self.common_draws else stream.at(self.name, number) for number in numbers for stream in case.draws]
-            maps = case.explained(moved.flatten(0, 1), case.targets.repeat(len(numbers)), draws)
+            maps = case.explained(moved.flatten(0, 1), case.targets.repeat(len(numbers)), draws).cpu().double()
             found.append((maps.unflatten(0, (len(numbers), n)) - clean).flatten(2).norm(dim=2) / norm)
             if case.model.progress is not None:
                 case.model.progress(numbers.stop, self.samples)
-        changes = torch.cat(found).T.cpu()
+        changes = torch.cat(found).T.float()
         return Judgement(changes.amax(1), curves={"change": Curve(torch.arange(1.0, self.samples + 1), changes)})
 
 
