@@ -48,6 +48,11 @@ def test_maps_that_are_none(conv, photos, maps, wrong, sentence):
     assert said(conv, photos, wrong(maps)).startswith(sentence)
 
 
+@pytest.mark.parametrize("chunk", [0, -3])
+def test_a_chunk_that_is_none(conv, photos, maps, chunk):
+    assert said(conv, photos, maps, "deletion", chunk=chunk) == f"chunk must be a whole number of at least 1, not {chunk!r}."
+
+
 def test_masks_of_any_kind_of_number(conv, photos, maps):
     masks = torch.zeros(len(photos), *photos.shape[-2:], dtype=torch.bool)
     masks[:, 1:4, 2:5] = True

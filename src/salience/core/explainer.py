@@ -119,8 +119,7 @@ class Explainer(Options):
         """
         if not isinstance(model, Classifier):
             raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
-        if chunk is not None and not (isinstance(chunk, numbers.Integral) and chunk >= 1):
-            raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}.")
+        check_chunk(chunk)
         if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
             raise InputError(f"tolerance must be a number above 0, not {tolerance!r}.")
         shown = images
@@ -344,6 +343,16 @@ def warn_of_probabilities(outputs: Tensor, model: Classifier) -> None:
 def hash_of(image: Tensor) -> str:
     """SHA-256 of an image's pixels, float32."""
     return hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def check_chunk(chunk: int | None) -> None:
+    """Refuse what is no number of images in one pass.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if chunk is not None and not (isinstance(chunk, numbers.Integral) and chunk >= 1):
+        raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}.")
 
 
 def checked_images(images: Any, model: Classifier) -> Images:

@@ -14,7 +14,7 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, nth
-from salience.core.explainer import Explainer, Target, checked_images, hash_of, target_indices
+from salience.core.explainer import Explainer, Target, check_chunk, checked_images, hash_of, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
 from salience.core.options import Options
@@ -167,6 +167,7 @@ class Metric(Options):
         """
         if not isinstance(model, Classifier):
             raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
+        check_chunk(chunk)
         facts = registry.facts_of(type(self))
         geometry = getattr(images, "geometry", None)
         images = checked_images(images, model)
