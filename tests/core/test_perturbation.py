@@ -1,5 +1,6 @@
 """What all perturbations promise, over the registry."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +63,15 @@ def test_the_others_leave_maps_in_place(name):
     maps = torch.randn(2, 1, 5, 7)
     assert build(name).undo(maps) is maps
     assert build(name).visible((5, 7)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("images", "sentence"), [(torch.rand(3, 5, 7), "give a single image as"), (torch.rand(2, 3, 5, 7) * 255, r"must lie in \[0, 1\]"), (np.zeros((2, 3, 5, 7)), "torch.from_numpy")]
+)
+def test_images_that_are_none(name, images, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build(name)(images)
 
 
 def test_text_and_objects():

@@ -361,20 +361,29 @@ def checked_images(images: Any, model: Classifier) -> Images:
     Raises:
         InputError: If they are not float images in [0, 1] of the model's size and channels.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
-        got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: {_to_images(images)}.")
-    if len(images) == 0:
-        raise InputError("There are no images: give at least one.")
+    check_pictures(images)
     if images.shape[1] != model.channels_in:
         raise InputError(f"{model.name} takes images with {model.channels_in} channel(s), not {images.shape[1]}.")
-    if not torch.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
-        raise InputError("images must lie in [0, 1]: divide those in 0 to 255 by 255, give others before normalisation (the model normalises), without NaN.")
     if model.size is not None and tuple(images.shape[-2:]) != tuple(model.size):
         raise InputError(
             f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: resize them, or let sal.load_images(paths, model) do it."
         )
     return images.detach().as_subclass(Tensor).to(model.device, torch.float32)
+
+
+def check_pictures(images: Any) -> None:
+    """Refuse what no model could take as images.
+
+    Raises:
+        InputError: If they are not float images in [0, 1].
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+        got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: {_to_images(images)}.")
+    if len(images) == 0:
+        raise InputError("There are no images: give at least one.")
+    if not torch.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
+        raise InputError("images must lie in [0, 1]: divide those in 0 to 255 by 255, give others before normalisation (the model normalises), without NaN.")
 
 
 def _to_images(given: Any) -> str:

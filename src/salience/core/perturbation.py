@@ -10,6 +10,7 @@ from torch import Tensor
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
+from salience.core.explainer import check_pictures
 from salience.core.options import Options
 from salience.core.types import Images, Maps, Targets
 
@@ -61,13 +62,17 @@ class Perturbation(Options):
         """Whether it moves pixels."""
         return bool(registry.facts_of(type(self)).get("geometric"))
 
-    def __call__(self, images: Images, seed: Seed = 0) -> Images:
+    def __call__(self, images: Any, seed: Seed = 0) -> Images:
         """The perturbed images.
 
         Args:
             images: (n, c, h, w) in [0, 1].
             seed: One int for all images (they share their draw), or one an image.
+
+        Raises:
+            InputError: If they are not images in [0, 1].
         """
+        check_pictures(images)
         return self.apply(images, streams(seed, len(images)))
 
 
