@@ -34,6 +34,18 @@ def test_maps_of_any_layout_and_kind_of_number(conv, photos, maps):
     assert (measured(conv, photos, whole.numpy().astype(np.int64)) == measured(conv, photos, whole)).all()
 
 
+def test_maps_in_double_precision_keep_their_digits(conv, photos, maps):
+    masks = torch.zeros(len(photos), *photos.shape[-2:], dtype=torch.bool)
+    masks[:, 1:4, 2:5] = True
+    maps = maps[:, :1]
+    for same in (maps.double() * 1e-60, maps.double() * 1e60, maps.double().numpy() * 1e-12 + 1):
+        for metric in ("localisation_auc", "relevance_rank_accuracy", "top_k_in_mask", "pointing_game", "deletion", "insertion", "road"):
+            given = {"masks": masks} if metric[0] in "lrtp" and metric != "road" else {}
+            assert (measured(conv, photos, same, metric, **given) == measured(conv, photos, maps, metric, **given)).all()
+    for metric in ("gini", "entropy", "faithfulness_correlation", "sensitivity_n", "infidelity"):
+        assert torch.allclose(measured(conv, photos, maps.double() * 1e-60, metric), measured(conv, photos, maps, metric), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

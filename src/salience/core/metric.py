@@ -299,7 +299,8 @@ def real_tensor(value: Any, wanted: str) -> Tensor:
 
 
 def _checked_maps(maps: Any, images: Images) -> Maps:
-    maps = real_tensor(maps, "maps must be an Explanation, a tensor or an array").to(images.device, torch.float32)
+    maps = real_tensor(maps, "maps must be an Explanation, a tensor or an array")
+    maps = maps.to(images.device, torch.float32 if images.device.type == "mps" else maps.dtype)  # mps has no float64
     maps = maps[:, None] if maps.ndim == 3 else maps
     if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:] or maps.shape[1] not in (1, images.shape[1]):
         raise InputError(f"maps of shape {tuple(maps.shape)} do not fit images of shape {tuple(images.shape)}: give one map per image, (n, c, h, w), (n, 1, h, w) or (n, h, w).")
