@@ -149,6 +149,13 @@ class TestMeasure:
         Path("boxes.csv").write_text("file,left,top,right,bottom\n")
         assert run(*command, "boxes.csv")[2] == "Error: a.png: boxes.csv has no box of a.png: add it, or leave --masks out.\n"
 
+    def test_a_picture_is_not_its_own_mask(self, run):
+        """Masks may lie beside the pictures, then as IMAGE.mask.png."""
+        command = ("measure", "a.png", *TINY, "--method", "gradient", "--metric", "pointing_game", "--masks", ".")
+        assert run(*command)[2] == "Error: a.png: There is no mask a.png or a.mask.png in .: add it, or leave --masks out.\n"
+        Path("masks/a.png").rename("a.mask.png")
+        assert run(*command)[0] == 0
+
     def test_a_mask_of_several_classes(self, run):
         """Every class counted as the object, without a word."""
         command = ("measure", "a.png", *TINY, "--method", "gradient", "--metric", "relevance_mass_accuracy", "--json", "--masks", "masks")
