@@ -59,6 +59,18 @@ def test_same_as_a_plain_loop(conv, photos, steps):
                 assert torch.allclose(found.curves[name].y[i], torch.tensor(scores), atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "sd"), [(11, 5.0), (3, 5.0), (5, 10.0), (11, 30.0), (7, 0.5), (1, 2.0)])
+def test_kernels_of_any_size_and_sd(conv, size, sd):
+    image = torch.zeros(1, 3, 31, 31)
+    case = Case(conv, image, torch.zeros(1, dtype=torch.long), image, [], [])
+    delta = np.zeros((size, size))
+    delta[size // 2, size // 2] = 1
+    image[..., 15, 15] = 1
+    kernel = (box_blur(case, image, size, sd) - box_blur(case, torch.zeros_like(image), size, sd))[0, 0]
+    half = size // 2
+    assert np.allclose(kernel[15 - half : 16 + half, 15 - half : 16 + half].numpy(), gaussian_filter(delta, sd), rtol=1e-4, atol=1e-6)
+
+
 def test_the_blur_is_the_authors(conv):
     """Its kernel is nearly flat and sums to one."""
     image = torch.zeros(1, 3, 31, 31)

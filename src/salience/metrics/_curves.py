@@ -68,8 +68,9 @@ def box_blur(case: Case, images: Images, size: int, sd: float) -> Float[Tensor, 
 
     The kernel is a Gaussian of `sd` cut to `size` and mirrored at its own edges, so that it sums to one.
     """
-    offsets = torch.arange(-4 * size, 4 * size + 1)
-    weights = torch.exp(-0.5 * (offsets / sd) ** 2) * (offsets.abs() <= int(4 * sd + 0.5))
+    reach = int(4 * sd + 0.5)
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (offsets / sd) ** 2)
     period = 2 * size
     folded = (offsets + size // 2) % period
     kernel = torch.zeros(size).index_add_(0, torch.where(folded < size, folded, period - 1 - folded), weights / weights.sum()).to(images)
