@@ -159,3 +159,8 @@ def test_a_transformer(vit):
     assert parts_of(vit)[0].name == ""
     assert set(parts_of(vit)[0].parameters) == {"cls_token", "pos_embed"}
     assert isinstance(vit.module, nn.Module)
+
+
+def test_maps_that_are_constant(conv, photos):
+    """A constant map that stays constant has not changed, as that of a method which ignores the network."""
+    assert sal.measure("parameter_randomisation:steps=2", conv, photos, 0, explainer=lambda model, images, targets: 0 * images).tolist() == [1, 1]

@@ -30,8 +30,8 @@ from salience.similarities.spearman import Spearman
 class ParameterRandomisation(ComparesMaps):
     """How much of a map survives when the network's parameters become random, from the logits down to the image.
 
-    The mean over steps of the rank correlation of |map| between the network and the one randomised so far; 0 if a
-    map is constant. Every parameter is randomised, and the running statistics of batch normalisation
+    The mean over steps of the rank correlation of |map| between the network and the one randomised so far; 0 if one
+    of the two is constant, 1 if both are. Every parameter is randomised, and the running statistics of batch normalisation
     (`perturb.randomise.randomised` says how). Modules go in their order of registration, which in
     nearly all networks is that of execution. The target stays the same.
 
