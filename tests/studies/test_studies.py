@@ -320,6 +320,31 @@ class TestTheStore:
         assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
         assert len(list(store.folder.glob("*/*.damaged"))) == 2
 
+    @pytest.mark.parametrize("lost", ["curves/*.parquet", "maps/*.npz"])
+    def test_curves_and_maps_that_are_gone_are_computed_again(self, folder, lost):
+        study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
+        whole = run(study, "whole")
+        store = run(study, "out")
+        gone = min(store.folder.glob(lost))
+        untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
+        gone.unlink()
+        run(study, "out", resume=True)
+        assert same(store, whole)
+        assert gone.exists()
+        assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
+
+    def test_curves_that_are_gone_are_not_merged(self, folder):
+        store = run(read_study("study.yaml"), "out")
+        min((store.folder / "curves").iterdir()).unlink()
+        with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
+            merge(["out"], "all")
+
+    def test_curves_of_an_attempt_that_lacked_memory_go(self, folder):
+        store = run(read_study("study.yaml"), "out", limit=1)
+        unit = min((store.folder / "curves").iterdir()).stem
+        store.write(unit, store.rows()[:1], [])
+        assert unit in store.complete()
+
     @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b""])
     def test_a_damaged_part_is_named(self, folder, damage):
         store = run(read_study("study.yaml"), "out", limit=1)

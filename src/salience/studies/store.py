@@ -47,7 +47,7 @@ class Store:
 
     ``manifest.json`` says what was run; ``results/ID.parquet`` holds the rows of a unit (an image, a model and
     a method), ``curves/ID.parquet`` the curves behind them, ``maps/ID.npz`` its maps. A unit's results are
-    written last, so where they are the unit is complete.
+    written last and say in their metadata what belongs to them, so where they and that are the unit is complete.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,9 +87,11 @@ class Store:
                 file.write(maps)
         if curves:
             self._write_table("curves", unit, curves)
-        self._write_table("results", unit, rows)
+        else:
+            (self.folder / "curves" / f"{unit}.parquet").unlink(missing_ok=True)  # of an attempt that lacked memory
+        self._write_table("results", unit, rows, {"curves": len(curves), "maps": int(maps is not None)})
 
-    def _write_table(self, table: str, unit: str, rows: Sequence[Row]) -> None:
+    def _write_table(self, table: str, unit: str, rows: Sequence[Row], belongs: dict[str, int] | None = None) -> None:
         import duckdb
 
         columns = TABLES[table]
@@ -100,7 +102,7 @@ class Store:
             with duckdb.connect() as connection:
                 values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in columns.items())
                 connection.execute(f"CREATE TABLE part AS SELECT {values}", [[row.get(name) for row in rows] for name in columns])
-                connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet)")
+                connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet{f', KV_METADATA {belongs}' if belongs else ''})")
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(file)
@@ -115,7 +117,7 @@ class Store:
             (self.folder / table / f"{unit}.{ending}").unlink(missing_ok=True)
 
     def complete(self, *, mend: bool = True) -> set[str]:
-        """The units whose rows are here, whole. Those that lacked memory are not counted.
+        """The units whose rows are here, whole, with all curves and maps. Those that lacked memory are not counted.
 
         Args:
             mend: Set damaged files aside, under another name.
@@ -132,9 +134,18 @@ class Store:
                         if mend:
                             file.replace(file.with_suffix(".damaged"))
                             (self.folder / "results" / file.name).unlink(missing_ok=True)
-                    elif table == "results" and not connection.execute(f"SELECT true FROM read_parquet({_quoted(file)}) WHERE reason = ? LIMIT 1", [OUT_OF_MEMORY]).fetchall():
+                    elif table == "results" and file.stem not in damaged and self._is_complete(connection, file):
                         found.add(file.stem)
-        return found - damaged
+        return found
+
+    def _is_complete(self, connection: "DuckDBPyConnection", results: Path) -> bool:
+        """Whether a unit did not lack memory, and the curves and maps that belong to its results are here."""
+        if connection.execute(f"SELECT true FROM read_parquet({_quoted(results)}) WHERE reason = ? LIMIT 1", [OUT_OF_MEMORY]).fetchall():
+            return False
+        belongs = {name: int(count) for name, count in connection.execute(f"SELECT decode(key), decode(value) FROM parquet_kv_metadata({_quoted(results)})").fetchall() if name in ("curves", "maps")}
+        curves = self.folder / "curves" / results.name
+        rows = connection.execute(f"SELECT count(*) FROM read_parquet({_quoted(curves)})").fetchall()[0][0] if curves.exists() else 0
+        return belongs.get("curves", rows) == rows and (not belongs.get("maps") or (self.folder / "maps" / f"{results.stem}.npz").exists())
 
     def _parts(self, table: str) -> list[Path]:
         """The files of a table."""
