@@ -82,6 +82,10 @@ class TestTheFile:
             ("perturbations", "perturbation", 7, "Unknown key 'perturbation': did you mean perturbations"),
             ("seeds: [0, 1]", "seeds: [0, 0]", 8, "0 is listed twice"),
             ("seeds: [0, 1]", "seeds: [0, x]", 8, "seeds: input should be a valid integer"),
+            ("seeds: [0, 1]", "seeds: [0, 9223372036854775808]", 8, "seeds: input should be less than 9223372036854775808"),
+            ("models: python:tiny_models:net", "models: []", 3, "models: list should have at least 1 item"),
+            ("seeds: [0, 1]", "variants: []", 8, "variants: list should have at least 1 item"),
+            ("folder: pictures", "dataset: imagenet, folder: pictures", 4, "data has a folder and a dataset: give folder: DIR, or dataset: NAME and root: DIR."),
             ("limit: 3", "limit: 0", 4, "data.limit: input should be greater than or equal to 1"),
             ("folder: pictures", "folder: nowhere", 4, "nowhere"),
             ("folder: pictures", "dataset: folders, root: pictures", 4, "did you mean folder"),
@@ -366,6 +370,13 @@ class TestTheStore:
     def test_no_study(self, folder):
         with pytest.raises(sal.InputError, match="holds no study"):
             Store(folder).query("select 1")
+
+    def test_parts_without_a_manifest_are_not_mixed_with_another_study(self, folder):
+        store = run(read_study("study.yaml"), "out", limit=1)
+        (store.folder / "manifest.json").unlink()
+        for resume in (False, True):
+            with pytest.raises(sal.InputError, match=r"^out holds parts of a study, but no manifest\.json: restore it, or choose another folder with --out\.$"):
+                run(read_study("study.yaml"), "out", resume=resume)
 
     def test_a_damaged_manifest(self, folder):
         store = run(read_study("study.yaml"), "out", limit=1)

@@ -146,6 +146,8 @@ def run(
         old = store.manifest
         if old is not None and not resume:
             raise InputError(f"{out} holds a study already: continue it with --resume, or choose another folder with --out.")
+        if old is None and store.holds_rows:
+            raise InputError(f"{out} holds parts of a study, but no manifest.json: restore it, or choose another folder with --out.")
         if old is not None and old["threads"] is None:
             raise InputError(f"{out} was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again.")
         planned = plan(study, limit, report)

@@ -73,6 +73,8 @@ class Data(BaseModel):
             return given
         given = {str(key): value for key, value in given.items()}
         if "folder" in given:
+            if "dataset" in given:
+                raise InputError("data has a folder and a dataset: give folder: DIR, or dataset: NAME and root: DIR.")
             given |= {"dataset": "folder", "root": given.pop("folder")}
         own = {key: given.pop(key) for key in ("dataset", "targets", "limit") if key in given}
         if "dataset" not in own:
@@ -85,7 +87,7 @@ class Data(BaseModel):
         own = [field.name for field in fields(known[self.dataset].cls)] if self.dataset in known else list(self.options)
         for key in self.options:
             if key not in own:
-                raise unknown(f"option of {self.dataset}:", key, [*own, "targets", "limit"])
+                raise unknown(f"option of {self.dataset}:", key, dict.fromkeys([*own, "targets", "limit"]))
         self.load()
         return self
 
@@ -119,13 +121,13 @@ class Study(BaseModel):
 
     name: str = Field(min_length=1)
     data: Data
-    models: Annotated[list[Network], Several] = ["efficientnet-lite0"]
+    models: Annotated[list[Network], Several] = Field(["efficientnet-lite0"], min_length=1)
     methods: Annotated[list[Method], Several] = Field(min_length=1)
     perturbations: Annotated[list[Perturbed], Several] = []
     metrics: Annotated[list[Measured], Several] = Field([], validate_default=True)
-    variants: Annotated[list[Variant], Several] = ["common", "as_is", "fresh", "floor"]
+    variants: Annotated[list[Variant], Several] = Field(["common", "as_is", "fresh", "floor"], min_length=1)
     seed: int = 0
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field([0], min_length=1)
     score: Literal["logit", "probability", "log_probability", "sigmoid"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
