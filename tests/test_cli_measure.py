@@ -226,6 +226,9 @@ class TestStudy:
         assert "the noise floor" in out
         found = objects(ran("study", "query", "out", "select method, count(*) as n from results group by method order by method", "--json")[1])
         assert found == [{"method": "gradient", "n": 12}, {"method": "random", "n": 12}]
+        assert ran("study", "query", "out", 'select 1 as "[/b]", \'[b]x\' as "[b]"')[1].split() == ["[/b]", "[b]", "─" * 11, "1", "[b]x"]
+        code, out, err = ran("study", "query", "out", "select count(*) as n, max(value) as n from results", "--json")
+        assert (code, out, err) == (2, "", "Error: Two columns are called 'n', but a JSON object has each name once: name them with AS.\n")
         code, out, err = ran("study", "query", "out", "select no from results")
         assert (code, out) == (2, "")
         assert err.startswith("Error: The query failed")

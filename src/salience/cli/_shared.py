@@ -35,10 +35,11 @@ def console() -> "Console":
 def new_table(*headings: str) -> "Table":
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if heading in NUMBERS else "left", overflow="fold")
     return table
 
 

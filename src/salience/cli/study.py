@@ -100,6 +100,9 @@ def query(
 
     columns, rows = Store(folder).query(sql)
     if as_json:
+        twice = [column for place, column in enumerate(columns) if column in columns[:place]]
+        if twice:
+            raise InputError(f"Two columns are called {twice[0]!r}, but a JSON object has each name once: name them with AS.")
         for row in rows:
             print(json.dumps(finite(dict(zip(columns, row, strict=True))), allow_nan=False, default=str))  # noqa: T201  # the output itself
         return
