@@ -222,7 +222,7 @@ class TestSurvives:
     def test_images_with_another_prediction_are_left_out(self):
         found = findings(survived=[0.6, math.nan, 0.8])["blur"]
         assert (found.figure, found.threshold) == (pytest.approx(0.7), pytest.approx(0.4))
-        assert found.sentence.endswith("1 of 3 images are left out: their prediction changed.")
+        assert found.sentence.endswith("1 of 3 images are left out: their prediction changed. From 2 images, so the interval is too narrow.")
         assert findings(survived=[math.nan, math.nan])["blur"].sentence == "The prediction changes with the picture, so the map may change too."
 
     @pytest.mark.parametrize("method", ["gradient", "smoothgrad:samples=4", "noisegrad:weight_samples=2,weight_sigma=0.1"])
@@ -274,6 +274,17 @@ class TestClassKept:
     def test_smoothed_networks_too_and_no_others(self, conv, photos):
         assert asked(conv, photos, ["beta_smoothing:beta=1000"])["class kept"].verdict == "pass"
         assert asked(conv, photos, ["smoothgrad:samples=3"])["class kept"].sentence == "It explains the network itself, not noisy or smoothed ones."
+
+
+def test_intervals_of_few_images_are_said_to_be_too_narrow():
+    for question, made in (("converged", "pattern_error"), ("class kept", "class_kept"), ("noise", "survived")):
+        assert findings(**{made: [0.6, 0.7]})[question].sentence.endswith(" From 2 images, so the interval is too narrow.")
+        assert "too narrow" not in findings(**{made: [0.6]})[question].sentence + findings(**{made: [0.6, 0.7] * 3})[question].sentence
+    assert "too narrow" not in findings(survived=[0.6, 0.7])["random weights"].sentence  # Student's
+
+
+def test_what_is_barely_not_converged_needs_more_draws():
+    assert "it needs about 1.1 times the draws" in findings(pattern_error=[0.515])["converged"].sentence
 
 
 def test_an_interval_that_holds_the_threshold_is_unclear():

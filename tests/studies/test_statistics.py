@@ -10,7 +10,7 @@ from scipy import stats
 from salience.core.errors import InputError
 from salience.studies import statistics
 from salience.studies.comparison import compare, holm, paired_test
-from salience.studies.statistics import Interval, bootstrap_interval, per_image, pointing_accuracy
+from salience.studies.statistics import FEWEST_IMAGES, Interval, bootstrap_interval, per_image, pointing_accuracy
 from salience.studies.variance import flip_probability, variance_split
 
 NAN = np.nan
@@ -114,6 +114,14 @@ def test_undefined_images_are_left_out():
     holes = np.concatenate([values, np.full((5, 2), NAN)])
     assert bootstrap_interval(holes) == bootstrap_interval(values)
     assert bootstrap_interval(values) == bootstrap_interval(values.mean(1))
+
+
+@pytest.mark.parametrize(("images", "covered"), [(2, 0.51), (3, 0.75), (4, 0.88)])
+def test_few_images_have_too_narrow_an_interval(images, covered):
+    """What `FEWEST_IMAGES` says."""
+    assert images < FEWEST_IMAGES
+    ends = [bootstrap_interval(values, resamples=300) for values in np.random.default_rng(0).normal(size=(1000, images))]
+    assert np.mean([end.low <= 0 <= end.high for end in ends]) == pytest.approx(covered, abs=0.04)
 
 
 @pytest.mark.parametrize(("between", "shared", "seeds"), [(1, 0.0, 5), (1, 1.0, 5), (0.2, 1.0, 5), (1, 0.5, 2), (0.2, 1.0, 2), (1, 0.5, 3)])

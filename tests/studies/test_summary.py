@@ -161,7 +161,11 @@ def test_what_says_nothing_is_left_out_under_a_table(tmp_path):
 def test_too_few_pictures_are_said_to_be(tmp_path):
     few, six = made(tmp_path / "few", images=IMAGES[:4]), made(tmp_path / "six", images=IMAGES[:6], change=when({"prediction_changed": False}))
     first = tables(six)[0]
-    assert tables(few)[0].notes == ["2 of 2 comparisons with the best are not testable: 4 pairs, at least 6 are needed."]
+    assert tables(few)[0].notes == [
+        "2 of 2 comparisons with the best are not testable: 4 pairs, at least 6 are needed.",
+        "deletion: under 5 pictures an interval is hardly more than the range of their values, so it is too narrow (of two it holds the mean in 51 %, not 95 %).",
+    ]
+    assert not [note for note in first.notes if "too narrow" in note]
     assert [note for note in first.notes if note.startswith("deletion: with so few pairs and so many methods")]
     assert all(is_best(method, first.columns[0]) for method in METHODS)
     marks = [[text.endswith(" ?") for text, _ in line(tables(few)[0], method)] for method in METHODS]

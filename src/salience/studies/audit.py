@@ -42,7 +42,7 @@ from salience.perturbations.gaussian_blur import GaussianBlur
 from salience.perturbations.gaussian_noise import GaussianNoise
 from salience.perturbations.horizontal_flip import HorizontalFlip
 from salience.similarities.spearman import Spearman
-from salience.studies.statistics import bootstrap_interval
+from salience.studies.statistics import FEWEST_IMAGES, bootstrap_interval
 
 METHODS = ("gradient", "smoothgrad", "gradcam", "rise")
 """What is audited unless methods are named: noise-free and smoothed gradients, a layer, masks."""
@@ -348,7 +348,7 @@ class _Card:
         interval = (figure - luck, figure + luck) if len(difference) == 1 else _ends(difference)
         word = "larger" if (figure > 0) == (metric == "insertion") else "smaller"
         amount = f"{abs(figure):.3g} {word} than" if figure else "as large as"
-        return self.finding(metric, figure, interval, 0.0, f"the area under the curve is {amount} that of the best one, {best}")
+        return self.finding(metric, figure, interval, 0.0, f"the area under the curve is {amount} that of the best one, {best}", _narrow(difference))
 
     def converged(self) -> Finding:
         """The error of the pattern, against what pixels typically differ by."""
@@ -365,7 +365,8 @@ class _Card:
             return self.finding("converged", figure, None, TOLD_APART, detail)
         detail = f"the error of the map's pattern is {figure:.2f} of its spread; two of its pixels are typically told apart at {TOLD_APART:.2f}"
         more = (figure / TOLD_APART) ** 2
-        return self.finding("converged", figure, _ends(errors), TOLD_APART, detail + (f", for which it needs about {more:.1f} times the draws" if more > 1 else ""))
+        detail += f", for which it needs about {math.ceil(10 * more) / 10:.1f} times the draws" if more > 1 else ""
+        return self.finding("converged", figure, _ends(errors), TOLD_APART, detail, _narrow(errors))
 
     def survives(self, name: str) -> Finding:
         """The similarity to the perturbed image's map, against what the edges keep, or the noise floor if that is lower."""
@@ -385,7 +386,7 @@ class _Card:
         detail = f"the map keeps a rank correlation of {figure:.2f}, where the picture's edges keep {edges.mean():.2f}"
         detail += f" and drawing anew leaves {floors.mean():.2f}" if floors.mean() < 1 else ""
         note = "" if same.all() else f" {(~same).sum()} of {len(same)} images are left out: their prediction changed."
-        return self.finding(name, figure, _ends(values[same]), threshold, detail, note)
+        return self.finding(name, figure, _ends(values[same]), threshold, detail, note + _narrow(values[same]))
 
     def class_kept(self) -> Finding:
         """The share of networks that keep the class."""
@@ -396,7 +397,8 @@ class _Card:
         if draws:  # all images share them, so that more images are no more draws
             exact, (low, high) = stats.binomtest(round(figure * draws), draws).proportion_ci(), interval or (figure, figure)
             interval = (min(low, float(exact.low)), max(high, float(exact.high)))
-        return self.finding("class kept", figure, interval, MOST, f"the noisy or smoothed networks predict the same class in {figure:.0%} of the cases")
+        note = "" if draws else _narrow(self.seen)
+        return self.finding("class kept", figure, interval, MOST, f"the noisy or smoothed networks predict the same class in {figure:.0%} of the cases", note)
 
     @property
     def empty(self) -> str:
@@ -427,6 +429,11 @@ class _Card:
     def not_asked(self, question: str, why: str) -> Finding:
         """A question without an answer."""
         return Finding(question, self.image, self.method, None, None, None, None, None, why)
+
+
+def _narrow(images: Sequence | np.ndarray) -> str:
+    """What to say of an interval over so few images that it covers less than it says."""
+    return f" From {len(images)} images, so the interval is too narrow." if 1 < len(images) < FEWEST_IMAGES else ""
 
 
 def _ends(values: ArrayLike, shared_seeds: bool = False) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from salience.core.explainer import Explainer
 from salience.core.registry import entries
 from salience.core.spec import build
 from salience.studies.comparison import Comparison, compare
-from salience.studies.statistics import Accuracy, pointing_accuracy
+from salience.studies.statistics import FEWEST_IMAGES, Accuracy, pointing_accuracy
 from salience.studies.store import Row, Store
 from salience.studies.variance import VarianceSplit, flip_probability, variance_split
 from salience.studies.work import RELATIVE_ERROR
@@ -95,6 +95,12 @@ class Column:
     flips: dict[str, float]
     accuracies: dict[str, Accuracy]
 
+    @property
+    def has_narrow_intervals(self) -> bool:
+        """Whether an interval is over so few pictures that it covers less than it says."""
+        alone = (standing for method, standing in self.comparison.methods.items() if not shares_draws(self.metric, method))
+        return any(standing.images < FEWEST_IMAGES and standing.interval.low < standing.interval.high for standing in alone)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -132,6 +138,11 @@ class Table:
         weak = [metric for metric, each in compared.items() if (pairs := [test.pairs for test in each if not test.why_not]) and len(pairs) * 2.0 ** (1 - max(pairs)) > 0.05]
         if weak:
             found.append(f"{', '.join(weak)}: with so few pairs and so many methods nothing can be significantly worse after Holm's correction, so bold says nothing; look at the differences.")
+        narrow = [column.metric for column in self.columns if column.has_narrow_intervals]
+        if narrow:
+            found.append(
+                f"{', '.join(narrow)}: under {FEWEST_IMAGES} pictures an interval is hardly more than the range of their values, so it is too narrow (of two it holds the mean in 51 %, not 95 %)."
+            )
         return found
 
 
