@@ -22,6 +22,8 @@ def _specification(*kinds: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         name = text.strip().partition(":")[0]
         known = [kind for kind in kinds if name in entries(kind) or f"{name}:*" in entries(kind)]
+        if not known and "=" in name:
+            raise InputError(f"{name!r} is no name: in a list in square brackets put what has commas of its own in quotes, such as ['rise:samples=500,grid=4'].")
         if not known:
             raise unknown("method" if "explainer" in kinds else kinds[0], name, [each.replace("*", "NAME") for kind in kinds for each in entries(kind)])
         return str(build(known[0], text))
