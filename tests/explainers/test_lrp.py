@@ -272,3 +272,47 @@ def test_nothing_is_lost_where_both_terms_of_a_sum_are_zero(biases):
     torch.testing.assert_close(e.maps.sum((1, 2, 3)), model.outputs(images)[:, 1], rtol=1e-3, atol=1e-4)
     shares = sal.explain("excitation_backprop:layer=c", model, images, 1)
     assert shares.maps.std() > 0
+
+
+class Square(torch.autograd.Function):
+    """x² / 2, with a backward pass of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x / 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0]
+
+
+class Unseen(nn.Module):
+    """A network with an operation in its middle that no function mode sees."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.conv, self.middle, self.head = nn.Conv2d(3, 4, 3), middle, nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.middle(self.conv(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("method", ["lrp", "excitation_backprop", "contrastive_excitation_backprop"])
+def test_what_cannot_be_seen_is_refused(method):
+    """It was handed down as a gradient."""
+    for middle in (Square.apply, torch.jit.script(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)))):
+        model = sal.Model(Unseen(middle))
+        with pytest.raises(
+            sal.InputError, match=rf"^{method} cannot see all operations of Unseen: .* own\. Give the network as plain modules, or choose another method, such as integrated_gradients or rise\.$"
+        ):
+            sal.explain(method, model, torch.rand(1, 3, 12, 12), 1)
+
+
+def test_hooks_on_gradients_are_no_operations():
+    module = Unseen(nn.Conv2d(4, 4, 3))
+    images = torch.rand(1, 3, 12, 12)
+    expected = sal.explain("lrp", sal.Model(module), images, 1).maps
+    module.middle.register_full_backward_hook(lambda *_: None)
+    torch.testing.assert_close(sal.explain("lrp", sal.Model(module), images, 1).maps, expected)

@@ -9,7 +9,7 @@ depends on the image gets a backward pass that shares its relevance among its in
 * activations, scaling by constants and max pooling hand everything to their input (the maximum);
 * sigmoids are gates: what they multiply takes everything (Arras et al. 2017);
 * operations that only move values move relevance, which their gradient does;
-* anything else is refused by name, so that no map is half relevance, half gradient.
+* anything else is refused, by name if it has one, so that no map is half relevance, half gradient.
 
 No module, weight or hook is touched.
 """
@@ -127,6 +127,7 @@ class RelevancePass(TorchFunctionMode):
     def __init__(self, method: str, network: str, rule: Rule, *, biases: bool = False) -> None:
         super().__init__()
         self.method, self.network, self.rule, self.biases = method, network, rule, biases
+        self.seen = WeakTensorKeyDictionary()
         self.layers = WeakTensorKeyDictionary()
         self.bounds = WeakTensorKeyDictionary()
         self.varying = WeakTensorKeyDictionary()
@@ -136,6 +137,7 @@ class RelevancePass(TorchFunctionMode):
     def enter_images(self, images: Tensor) -> Tensor:
         """The images as the network's input, with the bounds of their pixels: 0 and 1, or wider where noise goes beyond."""
         start = images.clone()
+        self.seen[start] = True
         pixels = images.detach()
         self.bounds[start] = (torch.minimum(pixels, torch.zeros_like(pixels)), torch.maximum(pixels, torch.ones_like(pixels)))
         return start
@@ -158,6 +160,25 @@ class RelevancePass(TorchFunctionMode):
             with torch.no_grad() if tensors else nullcontext():
                 return func(*args, **kwargs)
         check_kept()
+        self.check_seen(live)
+        result = self._done(func, args, kwargs, live)
+        self.seen.update((each, True) for each in _tensors(result) if each.grad_fn is not None)
+        return result
+
+    def check_seen(self, tensors: list[Tensor]) -> None:
+        """Refuse what operations have made that nobody sees here: those of TorchScript, or with a backward pass of their own.
+
+        Raises:
+            InputError: If one of the tensors was made by such an operation.
+        """
+        if any(each not in self.seen and type(each.grad_fn).__name__ != "BackwardHookFunctionBackward" for each in tensors):
+            raise InputError(
+                f"{self.method} cannot see all operations of {self.network}: it is, or has in it, TorchScript or a function with a backward pass of its own. "
+                "Give the network as plain modules, or choose another method, such as integrated_gradients or rise."
+            )
+
+    def _done(self, func: Callable, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
+        """The operation's result, with the backward pass of its kind."""
         name = func.__name__.strip("_")
         in_place = (func.__name__.endswith("_") and not func.__name__.endswith("__")) or func.__name__.startswith("__i") or bool(kwargs.get("inplace"))
         if name in MOVES and (not in_place or "dropout" in name):
