@@ -720,3 +720,12 @@ def test_a_black_ground_is_no_shelter():
     found = sal.attack(model, images, steps=40)
     assert (found.distance_to_original > found.random_distance_to_original).all()
     assert ((found.perturbed - images)[:, :, :4] > 0).any()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_relus_in_a_script_are_refused_since_they_would_not_be_smoothed(pictures):
+    """The attack was weaker for it, and said nothing."""
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    network = sal.Model(nn.Sequential(script, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    with pytest.raises(sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced"):
+        sal.attack(network, pictures, steps=1)

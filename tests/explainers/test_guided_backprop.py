@@ -55,3 +55,15 @@ def test_a_network_without_relu_is_refused():
     network = model(vit(), size=(16, 24))
     with pytest.raises(sal.InputError, match=r"visiontransformer has no ReLU or ReLU6, so guided_backprop would be the plain gradient: choose another method\."):
         GuidedBackprop()(network, pictures(1, 16, 24))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet", "beta_smoothing"])
+def test_relus_in_a_script_are_refused(method):
+    """They stayed as they were, next to others that were replaced."""
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    network = sal.Model(nn.Sequential(script, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    with pytest.raises(
+        sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced: give the network as plain modules, or choose another method, such as integrated_gradients or rise\.$"
+    ):
+        sal.explain(method, network, pictures())

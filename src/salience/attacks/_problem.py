@@ -16,7 +16,7 @@ from salience.core.errors import InputError
 from salience.core.objective import Objective, shares
 from salience.core.types import Images, PerImage, Saliency, Targets
 from salience.explainers.gradient import Gradient
-from salience.perturb.relu import ReplaceReLU, softplus
+from salience.perturb.relu import ReplaceReLU, check_scripted, softplus
 
 if TYPE_CHECKING:
     from salience.attacks.attack import Attack
@@ -94,8 +94,9 @@ class Problem:
             number: Of the first image, for the message.
 
         Raises:
-            InputError: If the objective has no slope anywhere at a random change of the images, or one that is not finite there or where the run begins.
+            InputError: If the objective has no slope anywhere at a random change of the images, or one that is not finite there or where the run begins, or ReLUs in TorchScript have none.
         """
+        check_scripted(self.view.module, self.view.name)  # type: ignore[attr-defined]  # a Model
         start, random = (composed(self.attack.threats, self.images, self.start(random))[0] for random in (False, True))
         slopes = [self.slope(start), self.slope(random)]
         for slope in slopes:

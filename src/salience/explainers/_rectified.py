@@ -14,7 +14,7 @@ from salience.core.explainer import Done, Explainer
 from salience.core.montecarlo import Attribution
 from salience.core.types import Images, Targets
 from salience.explainers._layers import white_box
-from salience.perturb.relu import ReplaceReLU
+from salience.perturb.relu import ReplaceReLU, check_scripted
 
 
 class Clip(torch.autograd.Function):
@@ -43,9 +43,9 @@ class OtherReLU(Explainer):
         """The network with its ReLUs replaced.
 
         Raises:
-            InputError: If the model is a black box, or there is no ReLU, so that the map would silently be the base's own.
+            InputError: If the model is a black box, some ReLUs are in TorchScript, or there is none, so that the map would silently be the base's own.
         """
-        white_box(model, self)
+        check_scripted(white_box(model, self).module, model.name)
         with ReplaceReLU(self.relu) as mode:
             yield
         if mode.replaced == 0:

@@ -6,14 +6,16 @@ too. No module is touched, reused modules are no trouble, and nothing is left be
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from salience.core.errors import InputError
 from salience.core.quick import check_kept
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_}
@@ -30,6 +32,21 @@ BOUNDED: dict[Callable, tuple[tuple[str, float | None], ...]] = {
 """Functions that are a ReLU or ReLU6 with the right bounds, and the names and defaults of their bounds."""
 
 Replacement = Callable[[Tensor, float], Tensor]
+
+
+def check_scripted(network: nn.Module, name: str) -> None:
+    """Refuse TorchScript, whose ReLUs cannot be replaced: a network with some of its ReLUs replaced is neither the one nor the other.
+
+    Args:
+        network: The network.
+        name: Its name, for the message.
+
+    Raises:
+        InputError: If there are ReLUs in TorchScript.
+    """
+    scripts = [module for module in network.modules() if isinstance(module, torch.jit.ScriptModule)]
+    if any(re.search(r"aten::(relu|hardtanh|clamp|threshold|leaky_relu|prelu)", str(getattr(each, "inlined_graph", ""))) for each in scripts):
+        raise InputError(f"{name} has ReLUs in TorchScript, which cannot be replaced: give the network as plain modules, or choose another method, such as integrated_gradients or rise.")
 
 
 def softplus(inputs: Tensor, ceiling: float, beta: float | Tensor) -> Tensor:
