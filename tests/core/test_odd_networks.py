@@ -149,3 +149,42 @@ def test_a_quantised_network_is_explained_without_gradients(images):
 def test_a_network_without_values_is_refused():
     with pytest.raises(sal.InputError, match=r"^The weights of Conv2d are on the meta device, where they have no values: load them first\.$"):
         sal.Model(nn.Conv2d(3, 4, 3, device="meta"))
+
+
+class Observing(nn.Module):
+    """Counts its passes, keeps what it saw last and a range that begins empty, as observers of quantisation do, in evaluation mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Flattening()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(3))
+        self.register_buffer("range", torch.tensor([]))
+
+    def forward(self, x):
+        self.count += 1
+        self.last = x.detach().mean((0, 2, 3))
+        self.range.resize_(2).copy_(torch.stack(x.detach().aminmax()))
+        return self.inner(x - self.last[:, None, None] * (self.count > 1))
+
+
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad:samples=3", "noisegrad:weight_samples=2,weight_sigma=0.1", "gradcam", "rise:samples=4"])
+def test_buffers_that_a_pass_changes_are_put_back(method, images):
+    module = Observing()
+    model = sal.Model(module)
+    before = {name: (buffer, buffer.clone()) for name, buffer in module.named_buffers()}
+    first, second = (sal.explain(method, model, images, 1) for _ in range(2))
+    assert torch.equal(first.maps, second.maps)
+    assert first.record["model"]["weights"] == second.record["model"]["weights"] == model.weights_hash()
+    module.inner.head.weight.data[0, 0] = torch.nan
+    with pytest.raises(sal.InputError, match="NaN"):
+        sal.explain(method, model, images, 1)
+    for name, buffer in module.named_buffers():
+        assert buffer is before[name][0]
+        assert torch.equal(buffer, before[name][1])
+
+
+def test_buffers_of_a_black_box_that_is_a_network_are_put_back(images):
+    module = Observing()
+    sal.explain("rise:samples=4", sal.BlackBox(module, outputs="logits"), images, 1)
+    assert (module.count, module.range.numel()) == (0, 0)

@@ -152,7 +152,7 @@ class Attack(Perturbation):
         score = model.named_score(model.available_score(self.method.score))
         view = model.using(score=score, progress=None)
         with torch.inference_mode(False), model.frozen(), without_denormals():
-            images = images.clamp(0, 1)  # a copy, and what rounding has put outside would count as change
+            images, weights = images.clamp(0, 1), model.weights_hash()  # a copy, and what rounding has put outside would count as change
             before = view.outputs(images)
             chosen = target_indices(targets, before, model).to(images.device)
             judge = Judge(view, self.method, chosen, sources)
@@ -204,7 +204,7 @@ class Attack(Perturbation):
             history=history,
             blind=blind,
             model=model.name,
-            weights=model.weights_hash(),
+            weights=weights,
         )
 
     def _figures(self, maps: Maps, clean: Maps, aim: Saliency | None) -> dict[str, PerImage]:

@@ -129,12 +129,11 @@ class Explainer(Options):
         chosen = model.named_score(score or model.available_score(self.score))
         view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
         with torch.inference_mode(False), model.frozen():
-            images = images.clone()
+            images, weights = images.clone(), model.weights_hash()
             outputs = view.outputs(images)
             warn_of_probabilities(outputs, model)
             indices = target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(self.prepare(view, images).using(progress=progress), images, indices, sources, tolerance)
-            weights = model.weights_hash()
         if tolerance is not None and done.estimate is None and DREW in done.notes:
             raise InputError(f"{self.name} draws at random but does not know its error, so it cannot stop at a tolerance: leave tolerance out.")
         bad = (~torch.isfinite(done.maps)).flatten(1).any(1).nonzero()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -240,8 +240,8 @@ class Model(Classifier, nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every module in evaluation mode inside, and in its own mode again afterwards. Freed memory is kept, and other threads wait for the network, meanwhile."""
-        with lock_of(self.module), evaluating(self), kept_memory:
+        """Every module in evaluation mode inside; its own mode and the buffers are as before afterwards. Freed memory is kept, and other threads wait for the network, meanwhile."""
+        with lock_of(self.module), evaluating(self), same_buffers(self.module), kept_memory:
             yield
 
     @property
@@ -302,6 +302,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+_kept: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def same_buffers(network: nn.Module) -> Iterator[None]:
+    """The buffers of a network, whose lock is held, are as before afterwards: some count or observe in evaluation mode too, as those of quantisation do."""
+    if network in _kept:  # the outermost call puts them back
+        yield
+        return
+    before = [(module, name, buffer, buffer.clone()) for module in network.modules() for name, buffer in module._buffers.items() if buffer is not None and buffer.layout == torch.strided]
+    _kept.add(network)
+    try:
+        yield
+    finally:
+        _kept.discard(network)
+        for module, name, buffer, value in before:
+            if not isinstance(module, torch.jit.ScriptModule):
+                module._buffers[name] = buffer
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    (buffer if buffer.shape == value.shape else buffer.resize_(value.shape)).copy_(value)
 
 
 class RecomputedGradient(torch.autograd.Function):
@@ -371,6 +394,7 @@ class BlackBox(Classifier):
             if isinstance(self.fn, nn.Module):
                 stack.enter_context(lock_of(self.fn))
                 stack.enter_context(evaluating(self.fn))
+                stack.enter_context(same_buffers(self.fn))
             stack.enter_context(kept_memory)
             yield
 
