@@ -188,3 +188,15 @@ def test_buffers_of_a_black_box_that_is_a_network_are_put_back(images):
     module = Observing()
     sal.explain("rise:samples=4", sal.BlackBox(module, outputs="logits"), images, 1)
     assert (module.count, module.range.numel()) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_is_explained_and_attacked_as_it_was_written(images):
+    """Compiled before the methods' hooks were there, it called none of them; the second derivatives of an attack it did not have."""
+    torch.compiler.reset()
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    plain, compiled = sal.Model(module), sal.Model(torch.compile(module, backend="aot_eager"))
+    for method in ("gradient", "gradcam", "lrp"):
+        torch.testing.assert_close(sal.explain(method, compiled, images, 1).maps, sal.explain(method, plain, images, 1).maps, rtol=1e-4, atol=1e-6)
+    found, expected = (sal.attack(model, images, steps=2) for model in (compiled, plain))
+    assert torch.equal(found.perturbed, expected.perturbed)

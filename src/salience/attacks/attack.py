@@ -26,6 +26,7 @@ from salience.core.model import Model
 from salience.core.objective import Objective, cosine_distance, shares
 from salience.core.options import option
 from salience.core.perturbation import Perturbation
+from salience.core.quick import as_written
 from salience.core.registry import register
 from salience.core.threat import Threat, Threats
 from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targets
@@ -122,7 +123,7 @@ class Attack(Perturbation):
         except InputError as error:
             raise UndefinedError(str(error)) from error  # no mistake in a study, which has controls: there is no such attack
         judge = Judge(model, explainer, targets, list(streams))
-        with without_denormals():
+        with as_written(), without_denormals():
             return chosen._optimised(model, images, model.outputs(images), shares(judge.maps(images)), None, judge, None).images
 
     def run(self, model: Any, images: Any, toward: Any = None, targets: Target = None, *, seed: Seed = 0, random_draws: int = RANDOM_DRAWS, progress: Progress | None = None) -> "Attacked":
@@ -151,7 +152,7 @@ class Attack(Perturbation):
         images, sources = checked_images(images, model), streams(seed, len(images))
         score = model.named_score(model.available_score(self.method.score))
         view = model.using(score=score, progress=None)
-        with torch.inference_mode(False), model.frozen(), without_denormals():
+        with torch.inference_mode(False), model.frozen(), as_written(), without_denormals():
             images, weights = images.clamp(0, 1), model.weights_hash()  # a copy, and what rounding has put outside would count as change
             before = view.outputs(images)
             chosen = target_indices(targets, before, model).to(images.device)

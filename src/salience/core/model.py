@@ -26,6 +26,8 @@ from salience.core.types import Images, Outputs, Targets
 
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
 OUTPUTS = ("logits", "probabilities", "multilabel")
+VIEW_ERRORS = "view size is not compatible", "Cannot view a tensor"
+"""What torch says, and torch.compile, of a `view` that needs channels first."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -169,7 +171,7 @@ class Model(Classifier, nn.Module):
             try:
                 outputs = self.module(inputs.contiguous(memory_format=self.found.memory_format))
             except RuntimeError as error:
-                if self.found.memory_format == torch.contiguous_format or "view size is not compatible" not in str(error):
+                if self.found.memory_format == torch.contiguous_format or not any(text in str(error) for text in VIEW_ERRORS):
                     raise
                 self.found.memory_format = torch.contiguous_format  # it flattens maps by `view`, which needs channels first
                 self.module.to(memory_format=torch.contiguous_format)

@@ -8,6 +8,7 @@ Inside `quick` these are replaced by functions that do only what is needed (`ben
 learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -187,6 +188,11 @@ def check_kept() -> None:
     """
     if kept_elsewhere():
         raise InputError("The network makes its activations anew in the backward pass (activation checkpointing), which this method cannot follow: switch checkpointing off in the network.")
+
+
+def as_written() -> AbstractContextManager:
+    """Inside, networks of torch.compile run as they were written: the compiled ones call no hooks that are new, and hide their operations."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance") else nullcontext()
 
 
 def function_modes() -> list[TorchFunctionMode]:

@@ -14,6 +14,7 @@ from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.model import Model
+from salience.core.quick import as_written
 from salience.core.types import Images, Maps
 
 MOST_PREFIX_TOKENS = 16
@@ -62,7 +63,8 @@ def captured(module: nn.Module) -> Iterator[list[Tensor]]:
 
     handle = module.register_forward_hook(keep)
     try:
-        yield kept
+        with as_written():
+            yield kept
     finally:
         handle.remove()
 
@@ -162,7 +164,7 @@ class _Seen:
 def _probe(model: Model, noise: Tensor, modules: dict[str, nn.Module]) -> tuple[Tensor, list[_Seen]]:
     """The outputs for one image, and those of all modules in the order in which they finish."""
     seen: list[_Seen] = []
-    with ExitStack() as stack, torch.enable_grad():
+    with ExitStack() as stack, torch.enable_grad(), as_written():
         for key, module in modules.items():
 
             def keep(_: nn.Module, __: Any, output: Any, key: str = key) -> None:

@@ -12,6 +12,7 @@ from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.explainer import Done, Explainer
 from salience.core.montecarlo import Attribution
+from salience.core.quick import as_written
 from salience.core.types import Images, Targets
 from salience.explainers._layers import white_box
 from salience.perturb.relu import ReplaceReLU, check_scripted
@@ -46,7 +47,7 @@ class OtherReLU(Explainer):
             InputError: If the model is a black box, some ReLUs are in TorchScript, or there is none, so that the map would silently be the base's own.
         """
         check_scripted(white_box(model, self).module, model.name)
-        with ReplaceReLU(self.relu) as mode:
+        with as_written(), ReplaceReLU(self.relu) as mode:
             yield
         if mode.replaced == 0:
             raise InputError(f"{model.name} has no ReLU or ReLU6, so {self.name} would be the plain {self.base.name}: choose another method.")

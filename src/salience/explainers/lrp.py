@@ -13,6 +13,7 @@ from salience.core.errors import InputError
 from salience.core.explainer import Explainer
 from salience.core.montecarlo import Attribution
 from salience.core.options import option
+from salience.core.quick import as_written
 from salience.core.registry import register
 from salience.core.types import Images, Targets
 from salience.explainers._layers import positive, white_box
@@ -63,7 +64,7 @@ class LRP(Explainer):
                 inputs = images[part].detach().requires_grad_(True)
                 network = RelevancePass(self.name, model.name, partial(self._share, biases), biases=biases == "keep")
                 start = network.enter_images(inputs)
-                with network:
+                with as_written(), network:
                     values = model.checked(model(start), inputs)
                 if not values.requires_grad:
                     raise InputError(
