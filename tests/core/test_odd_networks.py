@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 import salience as sal
@@ -200,3 +201,12 @@ def test_a_compiled_network_is_explained_and_attacked_as_it_was_written(images):
         torch.testing.assert_close(sal.explain(method, compiled, images, 1).maps, sal.explain(method, plain, images, 1).maps, rtol=1e-4, atol=1e-6)
     found, expected = (sal.attack(model, images, steps=2) for model in (compiled, plain))
     assert torch.equal(found.perturbed, expected.perturbed)
+
+
+def test_a_pruned_layer_keeps_its_weight(images):
+    """What its hook makes before a pass was left with the noise of the last one."""
+    module = Flattening()
+    prune.l1_unstructured(module.conv, "weight", 0.5)
+    before = module.conv.weight.clone()
+    sal.explain("noisegrad:weight_samples=2,weight_sigma=0.1", sal.Model(module), images, 1)
+    assert torch.equal(module.conv.weight, before)

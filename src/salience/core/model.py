@@ -311,16 +311,22 @@ _kept: WeakSet[nn.Module] = WeakSet()
 
 @contextmanager
 def same_buffers(network: nn.Module) -> Iterator[None]:
-    """The buffers of a network, whose lock is held, are as before afterwards: some count or observe in evaluation mode too, as those of quantisation do."""
+    """The buffers of a network, whose lock is held, are as before afterwards: some count or observe in evaluation mode too, as those of quantisation do.
+
+    So are weights that hooks make before each pass, as pruning does: they would stay those of the last one, with its noise.
+    """
     if network in _kept:  # the outermost call puts them back
         yield
         return
     before = [(module, name, buffer, buffer.clone()) for module in network.modules() for name, buffer in module._buffers.items() if buffer is not None and buffer.layout == torch.strided]
+    made = [(module, name, value) for module in network.modules() if module._forward_pre_hooks for name, value in vars(module).items() if isinstance(value, Tensor)]
     _kept.add(network)
     try:
         yield
     finally:
         _kept.discard(network)
+        for module, name, value in made:
+            vars(module)[name] = value
         for module, name, buffer, value in before:
             if not isinstance(module, torch.jit.ScriptModule):
                 module._buffers[name] = buffer
