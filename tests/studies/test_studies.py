@@ -143,6 +143,21 @@ class TestRows:
         found = {(row["method"], row["value"], row["status"], row["reason"]) for row in rows if row["metric"] == "relative_error" and row["method"] != "smoothgrad:samples=3"}
         assert found == {("gradient", 0.0, "ok", None), ("random", None, "undefined", "random draws at random but does not know its error.")}
 
+    def test_noisy_networks_that_lose_the_class_are_told_of(self, folder):
+        methods = ["gradient", "noisegrad:weight_sigma=0,weight_samples=2", "noisegrad:weight_sigma=40,weight_samples=20", "beta_smoothing"]
+        (folder / "study.yaml").write_text(STUDY.replace('[gradient, "smoothgrad:samples=3", random]', str(methods)))
+        store = run(read_study("study.yaml"), "out")
+        rows = [row for row in store.rows() if row["metric"] == "class_kept"]
+        kept = {method: [row["value"] for row in rows if row["method"] == method] for method in dict.fromkeys(row["method"] for row in rows)}
+        quiet, noisy, smooth = (next(values for method, values in kept.items() if method.endswith(end)) for end in ("weight_sigma=0.0", "weight_sigma=40.0", "beta_smoothing"))
+        assert len(kept) == 3
+        assert quiet == [1] * 6
+        assert len(smooth) == 6
+        assert 0 < np.mean(noisy) < 0.5
+        notes = tables(store)[0].notes
+        assert sum("so most of what it shows are broken networks" in note for note in notes) == 1
+        assert f"its noisy or smoothed networks keep the class in {np.mean(noisy):.0%} of all cases" in " ".join(notes)
+
     def test_an_infinite_relative_error_is_no_number(self, folder):
         """It was a value, but the means left it out and called it undefined."""
         e = sal.explain("smoothgrad:samples=3", sal.load_model("python:tiny_models:net"), torch.rand(1, 3, 24, 32))

@@ -16,7 +16,7 @@ from salience.studies.comparison import Comparison, compare
 from salience.studies.statistics import FEWEST_IMAGES, Accuracy, pointing_accuracy
 from salience.studies.store import Row, Store
 from salience.studies.variance import VarianceSplit, flip_probability, variance_split
-from salience.studies.work import RELATIVE_ERROR
+from salience.studies.work import CLASS_KEPT, RELATIVE_ERROR
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,13 @@ class Table:
             lost = [f"{text} of {method}" for method in self.methods if (text := left_out(column.cells, method))]
             if lost:
                 found.append(f"{column.metric}: left out {'; '.join(lost)}.")
+        for column in self.columns:
+            if column.metric == CLASS_KEPT:
+                found += [
+                    f"{method}: its noisy or smoothed networks keep the class in {standing.mean:.0%} of all cases, so most of what it shows are broken networks."
+                    for method, standing in column.comparison.methods.items()
+                    if standing.mean < 0.5
+                ]
         compared = {column.metric: [each.against_best for each in column.comparison.methods.values() if each.against_best] for column in self.columns if column.higher_is_better is not None}
         tests = [test for each in compared.values() for test in each]
         reasons = [test.why_not.removeprefix("not testable: ") for test in tests if test.why_not]
@@ -190,7 +197,7 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
         found[Place(row["model"], row["perturbation"], row["variant"], changed)][row["metric"]].append(row)
     perturbations, variants = ["", *study["perturbations"]], ["", *VARIANTS]
     order = sorted(found, key=lambda each: (study["models"].index(each.model), perturbations.index(each.perturbation), variants.index(each.variant), each.changed))
-    metrics = [*study["metrics"], RELATIVE_ERROR]
+    metrics = [*study["metrics"], RELATIVE_ERROR, CLASS_KEPT]
     return {place: {metric: (_cells(found[place][metric], study["methods"]), found[place][metric]) for metric in metrics if metric in found[place]} for place in order}
 
 
@@ -242,7 +249,7 @@ def _accuracy(method: str, rows: Sequence[Row], categories: Mapping[int, str]) -
 
 def _facts(metric: str) -> dict:
     name = metric.partition(":")[0]
-    if name == RELATIVE_ERROR:
+    if name in (RELATIVE_ERROR, CLASS_KEPT):
         return {"higher_is_better": None}
     return next(entries(kind)[name].facts for kind in ("metric", "similarity") if name in entries(kind))
 

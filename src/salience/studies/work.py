@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import streams
-from salience.core.errors import lacks_memory
+from salience.core.errors import CollapseWarning, lacks_memory
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric, UndefinedError
@@ -31,6 +32,9 @@ from salience.zoo.models import load_model
 
 RELATIVE_ERROR = "relative_error"
 """A row that every study has: the relative Monte-Carlo error of the map, 0 for a deterministic method, undefined where it is not known or infinite."""
+
+CLASS_KEPT = "class_kept"
+"""A row of methods that average over noisy or smoothed networks: the share of these that keep the class which the network itself predicts."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ def compute(study: Study, unit: Unit, keep_maps: bool = False) -> Result:
         unit: For which image, model and method.
         keep_maps: Whether to return the maps too.
     """
-    return _Work(study, unit, keep_maps).done()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # the rows of CLASS_KEPT say it
+        return _Work(study, unit, keep_maps).done()
 
 
 def comparisons(study: Study) -> list[tuple[str, Variant]]:
@@ -180,6 +186,8 @@ class _Work:
             self.failed(key, error)
             return
         self.measured(key | {"metric": RELATIVE_ERROR}, partial(_relative_error, e), time.perf_counter() - start)
+        if CLASS_KEPT in e.record["images"]:
+            self.measured(key | {"metric": CLASS_KEPT}, lambda: Judgement(torch.tensor(e.record["images"][CLASS_KEPT])), 0.0)
         if self.keep_maps:
             self.keep(e, target, seed)
         for name in self.study.quality:
