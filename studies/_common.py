@@ -312,6 +312,7 @@ class Claim:
         ours: Ours, with an interval.
         p: Two-sided, before any adjustment; NaN if nothing was tested.
         agrees: Whether our numbers point the way that the paper says; None if nothing was tested.
+        least: The smallest p that so many pictures can give, whatever their values.
     """
 
     statement: str
@@ -319,6 +320,7 @@ class Claim:
     ours: str
     p: float = math.nan
     agrees: bool | None = None
+    least: float = 0.0
 
     def verdict(self, adjusted: float) -> str:
         """What to say, given p adjusted for the number of claims."""
@@ -347,7 +349,7 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
     ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images" + (f" ({test.why_not})" if test.why_not else f", {test.test}")
     ours += ", whose ranks point the other way" if opposite and not test.why_not else ""
     interval_decides = not shared_seeds or test.interval.low > 0 or test.interval.high < 0
-    return Claim(statement, published, ours, test.p if interval_decides or math.isnan(test.p) else 1.0, None if math.isnan(test.p) or opposite else bool(way))
+    return Claim(statement, published, ours, test.p if interval_decides or math.isnan(test.p) else 1.0, None if math.isnan(test.p) or opposite else bool(way), 2.0 ** (1 - test.pairs))
 
 
 def beyond(statement: str, published: str, statistic: Callable[..., np.ndarray], says: Literal["<", ">"], bound: float, *columns: np.ndarray) -> Claim:
@@ -402,6 +404,13 @@ class Report:
     def claims(self, claims: Sequence[Claim]) -> None:
         """Every claim with its verdict, p adjusted by Holm's method over all that are tested."""
         self.text("## Claims")
+        tested = [claim for claim in claims if not math.isnan(claim.p)]
+        hopeless = [claim.least for claim in tested if claim.least * len(tested) >= LEVEL]
+        if hopeless:
+            self.text(
+                f"{len(hopeless)} of {len(tested)} claims cannot be decided here, whatever the values are: of so few pictures p is at least {min(hopeless):.2g}, "
+                f"which for {len(tested)} claims is not under {LEVEL:g}. More pictures (--limit) can decide them."
+            )
         for claim, adjusted in zip(claims, holm([claim.p for claim in claims]), strict=True):
             certainty = "" if math.isnan(claim.p) else f", p {claim.p:.2g}, for all claims of this study {adjusted:.2g}"
             self.text(f"- **{claim.verdict(float(adjusted))}**: {claim.statement}\n  - published: {claim.published}\n  - ours: {claim.ours}{certainty}")

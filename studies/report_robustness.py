@@ -296,7 +296,7 @@ def work(given: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The script's options."""
-    made = parser("report_robustness", __doc__, limit=10, full=REPORT_PICTURES)
+    made = parser("report_robustness", __doc__, limit=16, full=REPORT_PICTURES)
     made.add_argument("--photos", type=Path, default=DATA / "imagenet_photos", metavar="DIR", help=f"photographs (default: {DATA / 'imagenet_photos'}, else those of scikit-image)")
     made.add_argument("--model", metavar="NAME", help="the network (default: efficientnet-lite0; with --full torchvision:vgg16)")
     made.add_argument("--masks", type=positive, metavar="N", help=f"masks of RISE (default: 250; with --full the report's {REPORT_MASKS})")

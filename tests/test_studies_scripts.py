@@ -72,10 +72,14 @@ def test_a_claim_is_decided_by_its_test_adjusted_for_all_claims_of_the_study(scr
     assert np.isnan(few.p)
     assert "3 pairs, at least 6" in few.ours
     report.claims([true, false, few, common.Claim("not here", "12", "needs another network")])
-    found = re.findall(r"\*\*(.*?)\*\*: (.*)", capsys.readouterr().out)
+    written = capsys.readouterr().out
+    assert "cannot be decided" not in written
+    found = re.findall(r"\*\*(.*?)\*\*: (.*)", written)
     assert found == [("holds", "less"), ("does not hold", "more"), ("not decided here", "untestable"), ("not decided here", "not here")]
     report.claims([true] * 8)  # 8 claims of p = 1/128: Holm makes it 1/16
-    assert "**holds**" not in capsys.readouterr().out
+    written = capsys.readouterr().out
+    assert "**holds**" not in written
+    assert "8 of 8 claims cannot be decided here, whatever the values are: of so few pictures p is at least 0.0078, which for 8 claims is not under 0.05." in written
 
 
 def test_a_claim_against_a_constant_and_one_without_a_difference(script):
