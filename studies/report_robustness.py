@@ -267,7 +267,8 @@ def drawn(report: Report, given: argparse.Namespace, found: Results, study: Stud
         for variant, said in VARIANTS.items():
             pairs = [compared(sal.Explainer.from_value(found.methods[name]), model, tensor, e.targets, source, sal.Perturbation.from_value(each), variant, e.maps) for each in PERTURBATIONS]
             if not shown:
-                shown.append(("as the network sees it", [photograph(each[0]) for each in (tensor, *(pair.images for pair in pairs))]))
+                classes = [plain.label(int(plain.outputs(pair.images).argmax(1))) for pair in pairs]
+                shown.append(("as the network sees it", [photograph(tensor[0]), *(photograph(pair.images[0], f"predicted: {each}") for pair, each in zip(pairs, classes, strict=True))]))
             perturbed = [Panel(overlaid(pair.perturbed[0], tensor[0]), f"SSIM {float(sal.similarity('ssim', pair.clean, pair.perturbed)):.2f}") for pair in pairs]
             shown.append((f"{name}, {said}", [Panel(overlaid(pairs[0].clean[0], tensor[0])), *perturbed]))
     legend = f"Maps of {item.name} ({plain.label(int(e.targets[0]))}); the flipped picture's map is flipped back. SSIM is to the map of the picture itself."
