@@ -145,7 +145,7 @@ class TestRows:
 
     def test_noisy_networks_that_lose_the_class_are_told_of(self, folder):
         methods = ["gradient", "noisegrad:weight_sigma=0,weight_samples=2", "noisegrad:weight_sigma=40,weight_samples=20", "beta_smoothing"]
-        (folder / "study.yaml").write_text(STUDY.replace('[gradient, "smoothgrad:samples=3", random]', str(methods)))
+        (folder / "study.yaml").write_text(f"name: kept\nmodels: python:tiny_models:net\ndata: {{folder: pictures, limit: 3}}\nmethods: {methods}\nseeds: [0, 1]\n")
         store = run(read_study("study.yaml"), "out")
         rows = [row for row in store.rows() if row["metric"] == "class_kept"]
         kept = {method: [row["value"] for row in rows if row["method"] == method] for method in dict.fromkeys(row["method"] for row in rows)}
