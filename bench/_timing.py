@@ -21,13 +21,14 @@ PRECISIONS = ("float32", "bfloat16") if bfloat16_is_fast() else ("float32",)
 
 
 def interleaved(cases: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Seconds of each case, one warm-up and then `repeats` times A B C A B C ...; those in bfloat16 only on processors that have it."""
+    """Seconds of each case, one warm-up and then `repeats` turns A B C, B C A, ...; those in bfloat16 only on processors that have it."""
     cases = {name: case for name, case in cases.items() if bfloat16_is_fast() or "bfloat16" not in str(name)}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(repeats + 1):
-        for name, case in cases.items():
+        order = list(cases)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
             start = time.perf_counter()
-            case()
+            cases[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

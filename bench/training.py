@@ -4,7 +4,7 @@ Ours is the whole of `salience.training.loop.train`: hashing of the pictures, mi
 final weights are in its time. The bare loop mirrors and shifts nothing and writes nothing. A processor without instructions for
 bfloat16 is measured in float32 alone.
 
-    python bench/training.py [--images 12800] [--repeats 5] [--architecture resnet9:width=16]
+    python bench/training.py [--images 6400] [--repeats 11] [--architecture resnet9:width=16]
 """
 
 import argparse
@@ -40,8 +40,8 @@ def bare(architecture: Architecture, data: Pictures, precision: str) -> None:
 def main() -> None:
     """One row a precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=12800, help="pictures in the epoch")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each case")
+    parser.add_argument("--images", type=int, default=6400, help="pictures in the epoch")
+    parser.add_argument("--repeats", type=int, default=11, help="turns of each case")
     parser.add_argument("--architecture", default="resnet9:width=16")
     options = parser.parse_args()
     source = torch.Generator().manual_seed(0)

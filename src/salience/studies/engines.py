@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from salience.core.errors import InputError
+from salience.core.threads import with_threads
 from salience.studies.study import Study
 from salience.studies.work import Result, Unit, compute
 
@@ -27,13 +28,9 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
         InputError: If a process dies.
     """
     if workers == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with with_threads(threads):
             for unit, keep in tasks:
                 yield compute(study, unit, keep)
-        finally:
-            torch.set_num_threads(before)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(threads, os.getpid())) as pool:
         try:

@@ -1,6 +1,5 @@
 """The one loop that trains every architecture by every recipe, and can be killed at any time."""
 
-import contextlib
 import dataclasses
 import hashlib
 import math
@@ -20,6 +19,7 @@ from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.core.model import Model, check_precision
+from salience.core.threads import with_threads
 from salience.core.types import Report
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
@@ -150,13 +150,13 @@ def train(
     architecture = _with_classes(architecture, data)
     _check(recipe, data, test, start)
     folder = Folder(out)
-    with folder.locked(), _threads(folder, threads) as used, torch.random.fork_rng(range(torch.cuda.device_count())):
+    with folder.locked(), with_threads(_threads(folder, threads)), torch.random.fork_rng(range(torch.cuda.device_count())):
         old = folder.read("run.json")
         if old is not None and not resume:
             raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another folder with --out.")
         first = None if start is None else _start(Path(start))
         mean, std = data.mean_and_std() if first is None else first[1] or data.mean_and_std()
-        run = _described(recipe, architecture, data, test, seed, precision, used) | {"start": None if first is None else first[2], "mean": list(mean), "std": list(std)}
+        run = _described(recipe, architecture, data, test, seed, precision, torch.get_num_threads()) | {"start": None if first is None else first[2], "mean": list(mean), "std": list(std)}
         if old is not None:
             _check_same(old, run, out)
             finished = folder.read("card.json")
@@ -265,18 +265,13 @@ def _start(path: Path) -> tuple[dict[str, Tensor], tuple | None, str]:
     return tensors, None if card is None else (tuple(card["mean"]), tuple(card["std"])), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@contextlib.contextmanager
-def _threads(folder: Folder, threads: int | None) -> Iterator[int]:
-    """The number of threads of this run, until the block ends."""
-    before, old = torch.get_num_threads(), folder.read("run.json")
-    used = threads if threads is not None else before if old is None else old["threads"]
+def _threads(folder: Folder, threads: int | None) -> int:
+    """How many threads this run takes: as asked for, else those that it began with, else torch's own number."""
+    old = folder.read("run.json")
+    used = threads if threads is not None else torch.get_num_threads() if old is None else old["threads"]
     if used < 1:
         raise InputError("threads must be at least 1.")
-    torch.set_num_threads(used)
-    try:
-        yield used
-    finally:
-        torch.set_num_threads(before)
+    return used
 
 
 def _described(recipe: Recipe, architecture: Architecture, data: Pictures, test: Pictures | None, seed: int, precision: str, threads: int) -> dict[str, Any]:
