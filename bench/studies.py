@@ -40,9 +40,9 @@ def run(file: Path, workers: int, limit: int) -> dict:
     with tempfile.TemporaryDirectory() as out:
         code = (
             "import json, resource, sys\n"
-            "from salience.studies.run import run\nfrom salience.studies.study import read_study\n"
+            "from salience.studies.run import run_study\nfrom salience.studies.study import read_study\n"
             "if __name__ == '__main__':\n"
-            f"    run(read_study({str(file)!r}), {out + '/o'!r}, workers={workers}, threads=1, limit={limit})\n"
+            f"    run_study(read_study({str(file)!r}), {out + '/o'!r}, workers={workers}, threads=1, limit={limit})\n"
             "    print(json.dumps({'peak': max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024}))\n"
         )
         script = Path(out) / "script.py"

@@ -27,7 +27,7 @@ from salience.core.errors import InputError
 from salience.core.files import atomic
 from salience.show.overlay import to_png
 from salience.studies.comparison import FEWEST_PAIRS, holm, paired_test
-from salience.studies.run import run
+from salience.studies.run import run_study
 from salience.studies.statistics import Interval, bootstrap_interval, per_image
 from salience.studies.store import Row, Store
 from salience.studies.study import Study
@@ -149,7 +149,7 @@ def rows(study: Study, folder: Path, given: argparse.Namespace) -> Store:
     Returns:
         The store of its rows.
     """
-    store = run(study, folder, resume=Store(folder).manifest is not None, workers=given.workers, limit=given.limit, report=progress)
+    store = run_study(study, folder, resume=Store(folder).manifest is not None, workers=given.workers, limit=given.limit, report=progress)
     listed = ", ".join(f"string_agg(DISTINCT {each}, ', ' ORDER BY {each})" for each in ("method", "metric"))
     left_out = store.query(
         f"SELECT model, {listed}, count(*), status, reason FROM results WHERE status <> 'ok' AND NOT (method = 'random' AND metric = 'relative_error') GROUP BY model, status, reason ORDER BY ALL"

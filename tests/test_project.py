@@ -35,6 +35,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("attacks", "explainers"): "the gradient is what is attacked by default",
     ("studies", "show"): "reports hold pictures",
+    ("attacks", "show"): "an attack shows itself in a notebook: imported then",
     ("core", "show"): "an explanation shows itself in a notebook: imported then",
 }
 """Imports from a floor that is not lower, and why."""
@@ -102,6 +103,12 @@ def test_everything_registered_is_documented(kind):
     for name, entry in registry.entries(kind).items():
         assert f"## {name.replace('*', 'NAME')}" in page
         assert "| option | default | what it is |" in page or not entry.cls.__dataclass_fields__
+
+
+def test_every_public_name_is_in_the_reference():
+    registered = {entry.cls.__name__ for kind in registry.PACKAGES for entry in registry.entries(kind).values()}
+    members = set(re.findall(r"\w+", " ".join(re.findall(r"members: \[(.*)\]", (ROOT / "docs" / "api.md").read_text()))))
+    assert set(sal.__all__) - registered <= members
 
 
 @pytest.fixture

@@ -85,6 +85,13 @@ from .similarities.mse import MSE
 from .similarities.pearson import Pearson
 from .similarities.spearman import Spearman
 from .similarities.ssim import SSIM
+from .studies.audit import Finding, audit
+from .studies.report import write_report
+from .studies.run import run_study
+from .studies.store import Store
+from .studies.study import Study, read_study
+from .studies.tuned import Tuning
+from .studies.tuning import tune
 from .training.architecture import Architecture, list_architectures
 from .training.loop import train
 from .training.pgd import pgd
@@ -109,6 +116,7 @@ __all__ = [
     "load_images",
     "load_model",
     "measure",
+    "audit",
     "attack",
     "similarity",
     "contact_sheet",
@@ -220,6 +228,16 @@ __all__ = [
     "MNIST",
     "Mosaic",
     "Voc",
+    # studies
+    "Finding",
+    "Store",
+    "Study",
+    "read_study",
+    "run_study",
+    "write_report",
+    # levels of noise
+    "Tuning",
+    "tune",
     # training
     "Architecture",
     "Pictures",

@@ -50,6 +50,9 @@ class TestAll:
             assert (each.verdict == "not asked") == (each.figure is None) == (each.threshold is None)
             assert each.low is None or each.low <= each.figure <= each.high
         assert found == audit(conv, photos, ["gradient", "smoothgrad:samples=4"])
+        shown = found._repr_mimebundle_((), ())
+        assert all(finding.question in shown["text/plain"] and f"{finding.threshold:.3g}" in shown["text/html"] for finding in found if finding.threshold is not None)
+        assert all(shown["text/plain"].count(f"{method}, all images") == 1 for method in ("gradient", "smoothgrad:samples=4"))
 
     def test_nothing_of_the_users_changes(self, conv, photos):
         before, state = conv.weights_hash(), torch.get_rng_state()

@@ -16,7 +16,7 @@ from salience import cli
 from salience.core.errors import InputError
 from salience.studies.charts import COLOURS, _band, curves, gallery
 from salience.studies.compare_studies import as_row, compare_studies, settings
-from salience.studies.report import report
+from salience.studies.report import write_report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
 from salience.studies.variance import flip_probability, variance_split
@@ -80,7 +80,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(study, tmp_path_factory):
-    files = report(study, tmp_path_factory.mktemp("out"))
+    files = write_report(study, tmp_path_factory.mktemp("out"))
     return {file.name: file.read_text() for file in files} | {"path": files[0]}
 
 
@@ -100,7 +100,7 @@ def test_three_files(written):
 
 def test_they_go_into_the_study_by_default(tmp_path):
     store = made(tmp_path, images=IMAGES[:1])
-    assert report(store) == [tmp_path / name for name in ("report.html", "tables.md", "tables.tex")]
+    assert write_report(store) == [tmp_path / name for name in ("report.html", "tables.md", "tables.tex")]
 
 
 def test_the_page_needs_nothing_else(written, page):
@@ -159,7 +159,7 @@ def test_the_page_has_the_tests(page):
 
 def test_an_unfinished_study_says_so(tmp_path):
     store = made(tmp_path, images=IMAGES[:7], without=(IMAGES[0], "random"))
-    page = Page(report(store)[0].read_text())
+    page = Page(write_report(store)[0].read_text())
     assert "no, 20 of 21 units (an image, a model and a method each) are done" in page.text
     assert "The study is not complete" in page.text
 
@@ -167,14 +167,14 @@ def test_an_unfinished_study_says_so(tmp_path):
 def test_many_reasons_are_cut_with_a_word(tmp_path, monkeypatch):
     monkeypatch.setattr("salience.studies.report.REASONS", 3)
     store = made(tmp_path, images=IMAGES[:6], change=lambda row: row | {"status": "undefined", "value": None, "reason": f"empty: {row['image']}"} if row["metric"] == "deletion" else row)
-    page = Page(report(store)[0].read_text())
+    page = Page(write_report(store)[0].read_text())
     assert "3 more reasons: salience study query shows them" in page.text
     assert page.text.count("empty: ") == 3
 
 
 def test_values_that_are_all_undefined_make_a_page(tmp_path):
     store = made(tmp_path, images=IMAGES[:2], change=lambda row: row | {"status": "undefined", "value": None, "reason": "empty"})
-    page = Page(report(store)[0].read_text())
+    page = Page(write_report(store)[0].read_text())
     (means,) = page.cells("method", "deletion (low)")
     assert means["gradient"]["deletion (low)"] == "-"
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)

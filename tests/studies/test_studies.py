@@ -19,7 +19,7 @@ import salience as sal
 from salience.core.metric import UndefinedError
 from salience.perturb.tune import keep_weight_sigma
 from salience.studies.engines import ENGINES
-from salience.studies.run import merge, plan, run
+from salience.studies.run import merge, plan, run_study
 from salience.studies.store import KEY, Store
 from salience.studies.study import Study, read_study
 from salience.studies.summary import tables, threads_of
@@ -125,7 +125,7 @@ class TestTheFile:
 
 class TestRows:
     def test_every_combination_has_a_row(self, folder):
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         rows = store.rows()
         keys = [tuple(row[name] for name in KEY) for row in rows]
         assert len(set(keys)) == len(keys)
@@ -139,14 +139,14 @@ class TestRows:
 
     def test_a_relative_error_that_is_not_known_is_no_number(self, folder):
         """The control random had 0, as if it were deterministic."""
-        rows = run(read_study("study.yaml"), "out", limit=1).rows()
+        rows = run_study(read_study("study.yaml"), "out", limit=1).rows()
         found = {(row["method"], row["value"], row["status"], row["reason"]) for row in rows if row["metric"] == "relative_error" and row["method"] != "smoothgrad:samples=3"}
         assert found == {("gradient", 0.0, "ok", None), ("random", None, "undefined", "random draws at random but does not know its error.")}
 
     def test_noisy_networks_that_lose_the_class_are_told_of(self, folder):
         methods = ["gradient", "noisegrad:weight_sigma=0,weight_samples=2", "noisegrad:weight_sigma=40,weight_samples=20", "beta_smoothing"]
         (folder / "study.yaml").write_text(f"name: kept\nmodels: python:tiny_models:net\ndata: {{folder: pictures, limit: 3}}\nmethods: {methods}\nseeds: [0, 1]\n")
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         rows = [row for row in store.rows() if row["metric"] == "class_kept"]
         kept = {method: [row["value"] for row in rows if row["method"] == method] for method in dict.fromkeys(row["method"] for row in rows)}
         quiet, noisy, smooth = (next(values for method, values in kept.items() if method.endswith(end)) for end in ("weight_sigma=0.0", "weight_sigma=40.0", "beta_smoothing"))
@@ -167,7 +167,7 @@ class TestRows:
 
     def test_values_are_those_of_the_library(self, folder):
         study = read_study("study.yaml")
-        store = run(study, "out", limit=1)
+        store = run_study(study, "out", limit=1)
         model = sal.load_model("python:tiny_models:net")
         images = sal.load_images(["pictures/0.png"], model)
         seed = [seeds_of(study, store.rows()[0]["image"], 1)]
@@ -178,7 +178,7 @@ class TestRows:
 
     def test_one_bad_picture_does_not_stop_the_others(self, folder):
         (folder / "pictures" / "1.png").write_bytes(b"no picture")
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         rows = store.rows()
         assert tables(store)[0].title.endswith(" (2 pictures)")
         bad = [row for row in rows if row["image"].endswith("1.png")]
@@ -192,7 +192,7 @@ class TestRows:
         """Maps that have nothing to do with each other, of pictures that were moved: they agree as little as those of pictures that were not."""
         changes = {"methods": ["random"], "metrics": ["spearman", "pearson", "mse", "ssim"], "perturbations": [perturbation, "gaussian_noise"], "variants": ["fresh", "floor"], "seeds": [1, 2, 3, 4]}
         text = read_study("study.yaml").model_copy(update=changes).model_dump_json()
-        store = run(Study.model_validate_json(text), "out", threads=1)
+        store = run_study(Study.model_validate_json(text), "out", threads=1)
         means = {row[:3]: row[3] for row in store.query("SELECT metric, perturbation, variant, avg(value) FROM results WHERE variant <> '' GROUP BY ALL")[1]}
         moved = next(each for _, each, _ in means if each.startswith(perturbation))
         assert {key for key in means if key[0] == "ssim"} == {("ssim", moved, "fresh"), ("ssim", "gaussian_noise", "fresh"), ("ssim", "", "floor"), ("ssim", moved, "floor")}
@@ -209,18 +209,18 @@ class TestRows:
         (folder / "pictures" / "1.mask.png").write_bytes(b"no mask")
         (folder / "pictures" / "labels.csv").write_text("file,class_index,mask\n" + "".join(f"{number}.png,2,{number}.mask.png\n" for number in range(3)))
         (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         found = store.query("SELECT DISTINCT image, metric, reason FROM results WHERE status = 'failed'")[1]
         assert [row[:2] for row in found] == [("1.png", "pointing_game")]
         assert "1.mask.png cannot be read" in found[0][2]
-        assert same(run(read_study("study.yaml"), "out", resume=True), store)
+        assert same(run_study(read_study("study.yaml"), "out", resume=True), store)
         assert tables(store)[0].notes[0] == "pointing_game: left out 2 failed of gradient; 2 failed of smoothgrad:samples=3; 2 failed of random."
 
     def test_a_file_that_is_missing_fails_alone(self, folder):
         """A table of labels that named one picture too many refused the whole study."""
         (folder / "pictures" / "labels.csv").write_text("file,class_index,mask\n0.png,2,nowhere.png\n7.png,2,\n")
         (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "labels: labels.csv, targets: labels"))
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         found = dict(store.query("SELECT image, any_value(reason) FROM results WHERE status = 'failed' GROUP BY image")[1])
         assert set(found) == {"0.png", "7.png"}
         assert "nowhere.png cannot be read" in found["0.png"]
@@ -235,34 +235,34 @@ class TestRows:
         targets = []
         for label in (2, 1):
             table.write_text(f"file,class_index\n0.png,{label}\n")
-            targets += run(read_study("study.yaml"), f"out{label}").query("SELECT DISTINCT target FROM results")[1]
+            targets += run_study(read_study("study.yaml"), f"out{label}").query("SELECT DISTINCT target FROM results")[1]
         assert targets == [(2,), (1,)]
 
     def test_a_picture_that_has_been_mended_is_read_when_the_study_goes_on(self, folder):
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
-        expected = run(study, "whole")
+        expected = run_study(study, "whole")
         picture = folder / "pictures" / "1.png"
         content = picture.read_bytes()
         picture.write_bytes(content[:100])
-        store = run(study, "out")
+        store = run_study(study, "out")
         assert not same(store, expected)
         picture.write_bytes(content)
-        assert same(run(study, "out", resume=True), expected)
+        assert same(run_study(study, "out", resume=True), expected)
 
     def test_what_failed_for_want_of_memory_is_tried_again(self, folder, monkeypatch):
         """Such rows were as final as any: one full memory spoiled a study."""
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
-        expected = run(study, "whole")
+        expected = run_study(study, "whole")
 
         def full(*_, **__):
             raise MemoryError
 
         with monkeypatch.context() as patch:
             patch.setattr(sal.Gradient, "__call__", full)
-            store = run(study, "out")
+            store = run_study(study, "out")
         reasons = store.query("SELECT DISTINCT method, reason FROM results WHERE status = 'failed'")[1]
         assert ("gradient", "The memory was full: --resume tries it again; take fewer workers, a smaller chunk, or a machine with more.") in reasons
-        assert same(run(study, "out", resume=True), expected)
+        assert same(run_study(study, "out", resume=True), expected)
 
     def test_an_item_that_cannot_be_made_does_not_stop_the_others(self, folder):
         """A damaged annotation ended the study before it began."""
@@ -276,23 +276,23 @@ class TestRows:
         (folder / "ImageSets/Main/val.txt").write_text("0\n1\n2\n")
         (folder / "study.yaml").write_text(STUDY.replace("folder: pictures, limit: 3", "dataset: voc, root: ."))
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"]})
-        expected = run(study, "whole")
+        expected = run_study(study, "whole")
         (folder / "Annotations" / "1.xml").write_text("<annotation>")
-        store = run(study, "out")
+        store = run_study(study, "out")
         rows = without_seconds(store)
         bad = [row for row in rows if row["image"] == "unreadable picture 2"]
         assert [row for row in rows if row not in bad] == [row for row in without_seconds(expected) if row["image"] != "1"]
         assert len(bad) == 2 * 11
         assert {row["status"] for row in bad} == {"failed"}
         assert all("1.xml is not an annotation of PASCAL VOC" in row["reason"] for row in bad)
-        assert same(run(study, "out", resume=True), store)
+        assert same(run_study(study, "out", resume=True), store)
         for number in range(3):
             (folder / "Annotations" / f"{number}.xml").write_text("<annotation>")
         with pytest.raises(sal.InputError, match=r"^Annotations/0.xml is not an annotation of PASCAL VOC"):
             plan(study)
 
     def test_maps_are_kept_on_request(self, folder):
-        store = run(read_study("study.yaml").model_copy(update={"keep_maps": 1}), "out")
+        store = run_study(read_study("study.yaml").model_copy(update={"keep_maps": 1}), "out")
         files = list((store.folder / "maps").glob("*.npz"))
         assert len(files) == 3  # one picture, three methods
         with np.load(files[0], allow_pickle=False) as file:
@@ -312,7 +312,7 @@ class TestRows:
 
 class TestTheStore:
     def test_a_query_cannot_change_anything(self, folder):
-        store = run(read_study("study.yaml"), "out", limit=1)
+        store = run_study(read_study("study.yaml"), "out", limit=1)
         before = without_seconds(store)
         for wrong in ("drop table results", "delete from results", "copy results to 'elsewhere.csv'", "set enable_external_access = true", "select 1; select 2"):
             with pytest.raises(sal.InputError, match=r"^Only SELECT is allowed in a query"):
@@ -329,13 +329,13 @@ class TestTheStore:
 
     def test_a_damaged_part_is_set_aside_and_computed_again(self, folder):
         study = read_study("study.yaml")
-        whole = run(study, "whole")
-        store = run(study, "out")
+        whole = run_study(study, "whole")
+        store = run_study(study, "out")
         first, second = sorted((store.folder / "results").glob("*.parquet"))[:2]
         first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
         (store.folder / "curves" / second.name).write_bytes(b"")
         untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file not in (first, second)}
-        run(study, "out", resume=True)
+        run_study(study, "out", resume=True)
         assert same(store, whole)
         assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
         assert len(list(store.folder.glob("*/*.damaged"))) == 2
@@ -343,31 +343,31 @@ class TestTheStore:
     @pytest.mark.parametrize("lost", ["curves/*.parquet", "maps/*.npz"])
     def test_curves_and_maps_that_are_gone_are_computed_again(self, folder, lost):
         study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
-        whole = run(study, "whole")
-        store = run(study, "out")
+        whole = run_study(study, "whole")
+        store = run_study(study, "out")
         gone = min(store.folder.glob(lost))
         untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
         gone.unlink()
-        run(study, "out", resume=True)
+        run_study(study, "out", resume=True)
         assert same(store, whole)
         assert gone.exists()
         assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
 
     def test_curves_that_are_gone_are_not_merged(self, folder):
-        store = run(read_study("study.yaml"), "out")
+        store = run_study(read_study("study.yaml"), "out")
         min((store.folder / "curves").iterdir()).unlink()
         with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
             merge(["out"], "all")
 
     def test_curves_of_an_attempt_that_lacked_memory_go(self, folder):
-        store = run(read_study("study.yaml"), "out", limit=1)
+        store = run_study(read_study("study.yaml"), "out", limit=1)
         unit = min((store.folder / "curves").iterdir()).stem
         store.write(unit, store.rows()[:1], [])
         assert unit in store.complete()
 
     @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b""])
     def test_a_damaged_part_is_named(self, folder, damage):
-        store = run(read_study("study.yaml"), "out", limit=1)
+        store = run_study(read_study("study.yaml"), "out", limit=1)
         part = sorted((store.folder / "results").glob("*.parquet"))[1]
         part.write_bytes(damage(part.read_bytes()))
         for ask in (store.rows, lambda: tables(store), lambda: store.query("select 1")):
@@ -377,10 +377,10 @@ class TestTheStore:
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no star in names")
     def test_a_folder_may_have_the_letters_of_a_pattern(self, folder):
         study = read_study("study.yaml")
-        store = run(study, "r[1]*", limit=1)
-        run(study, "r1", limit=2)
+        store = run_study(study, "r[1]*", limit=1)
+        run_study(study, "r1", limit=2)
         assert len(store.rows()) == 3 * 2 * 11
-        run(study, "r[1]*", limit=2, resume=True)
+        run_study(study, "r[1]*", limit=2, resume=True)
         assert same(store, Store("r1"))
 
     def test_no_study(self, folder):
@@ -388,36 +388,36 @@ class TestTheStore:
             Store(folder).query("select 1")
 
     def test_parts_without_a_manifest_are_not_mixed_with_another_study(self, folder):
-        store = run(read_study("study.yaml"), "out", limit=1)
+        store = run_study(read_study("study.yaml"), "out", limit=1)
         (store.folder / "manifest.json").unlink()
         for resume in (False, True):
             with pytest.raises(sal.InputError, match=r"^out holds parts of a study, but no manifest\.json: restore it, or choose another folder with --out\.$"):
-                run(read_study("study.yaml"), "out", resume=resume)
+                run_study(read_study("study.yaml"), "out", resume=resume)
 
     def test_a_damaged_manifest(self, folder):
-        store = run(read_study("study.yaml"), "out", limit=1)
+        store = run_study(read_study("study.yaml"), "out", limit=1)
         (store.folder / "manifest.json").write_text("{")
         with pytest.raises(sal.InputError, match=r"manifest.json is damaged"):
-            run(read_study("study.yaml"), "out", resume=True)
+            run_study(read_study("study.yaml"), "out", resume=True)
 
 
 class TestResume:
     def test_refused_without_saying_so_and_with_another_study(self, folder):
         study = read_study("study.yaml")
-        run(study, "out", limit=2)
+        run_study(study, "out", limit=2)
         with pytest.raises(sal.InputError, match=r"^out holds a study already: continue it with --resume"):
-            run(study, "out", limit=2)
+            run_study(study, "out", limit=2)
         with pytest.raises(sal.InputError, match="seed was 3 and is 4"):
-            run(study.model_copy(update={"seed": 4}), "out", resume=True, limit=2)
+            run_study(study.model_copy(update={"seed": 4}), "out", resume=True, limit=2)
         with pytest.raises(sal.InputError, match="1 pictures are gone"):
-            run(study, "out", resume=True, limit=1)
+            run_study(study, "out", resume=True, limit=1)
         Image.new("RGB", (32, 24)).save(folder / "pictures" / "0.png")
         with pytest.raises(sal.InputError, match=r"the picture .*0.png or its labels or masks have changed"):
-            run(study, "out", resume=True, limit=2)
+            run_study(study, "out", resume=True, limit=2)
 
     def test_other_weights_are_refused(self, folder, monkeypatch):
         study = read_study("study.yaml")
-        run(study, "out", limit=1)
+        run_study(study, "out", limit=1)
         import salience.studies.run as module
 
         other = sal.load_model("python:tiny_models:net")
@@ -425,7 +425,7 @@ class TestResume:
             other.module.head.bias.add_(1)
         monkeypatch.setattr(module, "model_of", lambda *_: other)
         with pytest.raises(sal.InputError, match="the weights of python:tiny_models:net have changed"):
-            run(study, "out", resume=True, limit=1)
+            run_study(study, "out", resume=True, limit=1)
 
     @pytest.mark.parametrize(
         ("change", "said"), [("mean", r"mean of python:tiny_models:net was \[.*\] and is \[0\.25, "), ("size", r"size of .* was \[24, 32\] and is \[16, 24\]"), ("net", "structure of ")]
@@ -433,7 +433,7 @@ class TestResume:
     def test_other_preprocessing_or_structure_is_refused(self, folder, monkeypatch, change, said):
         """Only the weights were looked at: rows of two models came into one folder."""
         study = read_study("study.yaml")
-        run(study, "out", limit=1)
+        run_study(study, "out", limit=1)
         import salience.studies.run as module
 
         other = sal.load_model("python:tiny_models:net")
@@ -445,7 +445,7 @@ class TestResume:
             other.module.added = torch.nn.Tanh()
         monkeypatch.setattr(module, "model_of", lambda *_: other)
         with pytest.raises(sal.InputError, match=said):
-            run(study, "out", resume=True, limit=1)
+            run_study(study, "out", resume=True, limit=1)
 
     def test_seconds_count_the_maps_of_a_perturbed_picture_once(self, folder, monkeypatch):
         import salience.studies.work as module
@@ -457,53 +457,53 @@ class TestResume:
         made = module.compared
         monkeypatch.setattr(module, "compared", slow)
         study = read_study("study.yaml").model_copy(update={"metrics": ["mse", "ssim", "cosine"], "perturbations": ["gaussian_noise"], "methods": ["gradient"], "seeds": [0], "variants": ["common"]})
-        (row,) = run(study, "out", limit=1).query("SELECT count(*) FILTER (seconds >= 0.2), count(*) FROM results WHERE variant = 'common'")[1]
+        (row,) = run_study(study, "out", limit=1).query("SELECT count(*) FILTER (seconds >= 0.2), count(*) FROM results WHERE variant = 'common'")[1]
         assert tuple(row) == (1, 3)
 
     def test_another_level_of_weight_noise_is_refused_where_a_method_takes_it(self, folder):
         """A level that `salience tune` keeps between two parts of a study would change what its second part does."""
         base = read_study("study.yaml").model_copy(update={"metrics": ["gini"], "perturbations": []})
         free, taking = (base.model_copy(update={"methods": methods}) for methods in (["gradient"], ["noisegrad:weight_samples=2"]))
-        run(free, "free", limit=1)
-        run(taking, "taking", limit=1)
+        run_study(free, "free", limit=1)
+        run_study(taking, "taking", limit=1)
         keep_weight_sigma(sal.load_model("python:tiny_models:net").weights_hash(), 0.125, {})
-        run(free, "free", resume=True, limit=1)
+        run_study(free, "free", resume=True, limit=1)
         with pytest.raises(sal.InputError, match=r"the noise level known for python:tiny_models:net was None and is 0\.125 \(salience tune\)"):
-            run(taking, "taking", resume=True, limit=1)
+            run_study(taking, "taking", resume=True, limit=1)
 
     def test_the_limit_may_grow(self, folder):
         study = read_study("study.yaml")
-        store = run(study, "out", limit=1)
+        store = run_study(study, "out", limit=1)
         first = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*")}
-        run(study, "out", resume=True, limit=4)
-        assert same(store, run(study, "whole", limit=4))
+        run_study(study, "out", resume=True, limit=4)
+        assert same(store, run_study(study, "whole", limit=4))
         assert all(file.stat().st_mtime_ns == when for file, when in first.items())
 
     def test_shards_join_to_the_whole(self, folder):
         study = read_study("study.yaml")
         for number in (1, 2, 3):
-            run(study, f"part{number}", shard=(number, 3))
-        assert same(merge(["part1", "part2", "part3"], "all"), run(study, "whole"))
-        run(study.model_copy(update={"seed": 9}), "other")
+            run_study(study, f"part{number}", shard=(number, 3))
+        assert same(merge(["part1", "part2", "part3"], "all"), run_study(study, "whole"))
+        run_study(study.model_copy(update={"seed": 9}), "other")
         with pytest.raises(sal.InputError, match="holds another study"):
             merge(["part1", "other"], "mixed")
 
     def test_parts_of_different_threads_are_told(self, folder):
         """Tasks of a job array may run on machines that differ: their rows are kept, and so is what they were run with."""
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
-        parts = [run(study, f"part{number}", shard=(number, 2), threads=number) for number in (1, 2)]
+        parts = [run_study(study, f"part{number}", shard=(number, 2), threads=number) for number in (1, 2)]
         with pytest.warns(UserWarning, match=r"^The parts were computed with different numbers of threads \(1, 2\): their rows may differ in the last digits\. The manifest says which\.$"):
             whole = merge(["part1", "part2"], "all")
         assert whole.manifest["threads"] is None
         assert whole.manifest["parts"] == [{"shard": [number, 2], "threads": number, "versions": part.manifest["versions"]} for number, part in enumerate(parts, 1)]
         assert threads_of(whole.manifest) == "1, 2"
         with pytest.raises(sal.InputError, match=r"^all was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again\.$"):
-            run(study, "all", resume=True, limit=4)
+            run_study(study, "all", resume=True, limit=4)
 
     def test_what_is_missing_in_a_part_is_told(self, folder):
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
         for number in (1, 2):
-            run(study, f"part{number}", shard=(number, 2))
+            run_study(study, f"part{number}", shard=(number, 2))
         file = next((folder / "part1" / "results").iterdir())
         file.write_bytes(b"half of it")
         with pytest.warns(UserWarning, match=r"^The study is not complete: 2 of 3 units .* Continue the shards with --resume, and merge again into another folder\.$"):
@@ -516,7 +516,7 @@ class TestResume:
     def test_missing_shards_are_named(self, folder):
         study = read_study("study.yaml")
         for number in (1, 3):
-            run(study, f"part{number}", shard=(number, 3))
+            run_study(study, f"part{number}", shard=(number, 3))
         for parts, missing in ((["part1", "part3"], "The shard 2/3 is missing"), (["part3"], "The shards 1/3, 2/3 are missing")):
             with pytest.raises(sal.InputError, match=f"^{missing}: run what is missing with --shard, and give all folders to merge"):
                 merge(parts, "all")
@@ -525,7 +525,7 @@ class TestResume:
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_without_pictures_is_refused(self, folder, limit):
         study = read_study("study.yaml")
-        for refused in (lambda: plan(study, limit), lambda: run(study, "out", limit=limit)):
+        for refused in (lambda: plan(study, limit), lambda: run_study(study, "out", limit=limit)):
             with pytest.raises(sal.InputError, match=rf"^A limit of {limit} leaves no pictures: give at least 1 with --limit, or leave it out\.$"):
                 refused()
         assert not (folder / "out").exists()
@@ -534,10 +534,10 @@ class TestResume:
         monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         study = read_study("study.yaml")
-        two = run(study, "two", workers=2)
+        two = run_study(study, "two", workers=2)
         assert two.manifest["threads"] == 1
         monkeypatch.setattr(os, "cpu_count", lambda: 1)
-        assert same(two, run(study, "one"))
+        assert same(two, run_study(study, "one"))
 
     @pytest.mark.parametrize(("cores", "bound", "used", "workers", "threads"), [(8, 8, 8, 1, 8), (8, 8, 3, 1, 3), (8, 4, 8, 2, 2), (8, 8, 1, 4, 1), (2, 8, 8, 1, 2)])
     def test_threads_are_those_that_torch_uses_and_the_process_has(self, folder, monkeypatch, cores, bound, used, workers, threads):
@@ -546,7 +546,7 @@ class TestResume:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(bound)), raising=False)
         monkeypatch.setattr(torch, "get_num_threads", lambda: used)
         monkeypatch.setitem(ENGINES, "local", lambda study, tasks, workers, threads: iter(()))
-        assert run(read_study("study.yaml"), "out", workers=workers).manifest["threads"] == threads
+        assert run_study(read_study("study.yaml"), "out", workers=workers).manifest["threads"] == threads
 
     def test_kinds_of_objects_are_known_from_the_data(self, folder):
         """A cat may be any of ImageNet's cats; a giraffe is none of its classes."""
@@ -556,7 +556,7 @@ class TestResume:
             Image.fromarray(np.full((24, 32), value, np.uint8)).save(folder / "coco" / f"{name}.mask.png")
         (folder / "coco" / "classes.json").write_text('{"classes": {"17": "cat", "44": "bottle"}, "coco_to_imagenet": {"cat": [281, 282], "bottle": 440}}')
         (folder / "study.yaml").write_text(STUDY.replace("folder: pictures", "dataset: coco, root: coco, labels: imagenet"))
-        assert run(read_study("study.yaml"), "out").manifest["categories"] == [[281, 282]]
+        assert run_study(read_study("study.yaml"), "out").manifest["categories"] == [[281, 282]]
 
     def test_the_plan(self, folder):
         planned = plan(read_study("study.yaml"))
@@ -593,7 +593,7 @@ class TestProcesses:
         assert (ended.returncode, err) == (0, "")
         assert "264 rows, 8 undefined, 24 failed are in out" in out
         assert all(file.stat().st_mtime_ns == when for file, when in before.items())
-        assert same(Store("out"), run(read_study("study.yaml"), "whole"))
+        assert same(Store("out"), run_study(read_study("study.yaml"), "whole"))
         assert not list((folder / "out").rglob("*.part"))
 
     def test_one_run_at_a_time(self, folder):
@@ -620,7 +620,7 @@ class TestProcesses:
         assert not list((folder / "out").rglob("*.part"))
         ended = process("--out", "out", "--resume")
         assert ended.communicate(timeout=60)[1] == ""
-        assert same(Store("out"), run(read_study("study.yaml"), "whole"))
+        assert same(Store("out"), run_study(read_study("study.yaml"), "whole"))
 
 
 def test_ray_nodes_that_die(folder, monkeypatch):
@@ -631,7 +631,7 @@ def test_ray_nodes_that_die(folder, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     study = read_study("study.yaml")
-    whole = run(study, "whole")
+    whole = run_study(study, "whole")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -644,7 +644,7 @@ def test_ray_nodes_that_die(folder, monkeypatch):
                 if what == "computing" and done == 1 and not killed:
                     killed.append(cluster.remove_node(nodes[0], allow_graceful=False))
 
-            store = run(study, "out", engine="ray", report=report)
+            store = run_study(study, "out", engine="ray", report=report)
         finally:
             ray.shutdown()
             cluster.shutdown()

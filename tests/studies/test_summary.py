@@ -9,7 +9,7 @@ from rich.console import Console
 
 from salience.core.errors import InputError
 from salience.core.registry import entries
-from salience.studies.report import report
+from salience.studies.report import write_report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
 from salience.studies.summary import _cells, grouped, incomplete, left_out, shares_weights, tables
@@ -222,7 +222,7 @@ def test_a_study_that_is_not_complete_says_so(tmp_path, store, capsys):
     warning = "The study is not complete: 20 of 21 units (an image, a model and a method each) are done."
     print_summary(part, Console(width=400))
     assert capsys.readouterr().out.startswith(warning)
-    report(part)
+    write_report(part)
     for name in ("tables.md", "tables.tex"):
         assert warning in (tmp_path / name).read_text()
     assert incomplete(store) == ""

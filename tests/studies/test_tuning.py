@@ -23,7 +23,6 @@ from salience.studies import tuning
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.tuned import Basis, Choice, Row, Tuning
 from salience.studies.tuning import relative_drop, tunable, tune
-from salience.studies.tuning_chart import chart
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -146,7 +145,7 @@ class TestClosedForms:
         together = found.choices[1]
         assert (together.row.weight_sigma, together.low) == (0, 0)
         assert found.sentences()[1].endswith("; the noise in the image alone costs that much, so nothing is left for the weights.")
-        assert chart(found).startswith(b"\x89PNG")
+        assert found.show()._repr_png_().startswith(b"\x89PNG")
 
     def test_the_smallest_crossing_of_a_drop_that_comes_back(self):
         """Class 1 wins where |w - 1| is within 0.02 to 0.05: at sigma 1 that is a hundredth of the draws, near 0.03 a third of them."""
@@ -230,7 +229,7 @@ class TestDrop:
         assert all((row.low, row.high) == (None, None) for row in found.rows)
         assert (found.choices[0].low, found.choices[0].high) == (None, None)
         assert "[" not in found.sentences()[0]
-        assert chart(found).startswith(b"\x89PNG")
+        assert found.show()._repr_png_().startswith(b"\x89PNG")
 
 
 class TestDraws:
@@ -416,7 +415,7 @@ class TestRegistry:
         assert found.option == ("weight_sigma" if "weight_sigma" in sal.Explainer.from_value(method).options() else "noise_level")
         assert Tuning.from_record(json.loads(json.dumps(found.record()))) == found
         assert len(found.sentences()) == len(found.choices) + 1
-        assert chart(found).startswith(b"\x89PNG")
+        assert found.show()._repr_png_().startswith(b"\x89PNG")
 
 
 class TestRefused:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -73,6 +73,18 @@ class Attacked:
     def __repr__(self) -> str:
         moved = "; ".join(f"{'class kept' if kept else 'class lost'}, map {moved:.3f} from its own" for kept, moved in zip(self.class_kept.tolist(), self.distance_to_original.tolist(), strict=True))
         return f"Attacked({self.attack}: {moved})"
+
+    def show(self) -> Any:
+        """A matplotlib figure: of each image before and after, the difference, the flow and the maps."""
+        from salience.show.attack import attack_figure
+
+        return attack_figure(self)
+
+    def _repr_png_(self) -> bytes:
+        """How Jupyter displays it."""
+        from salience.show.overlay import to_png
+
+        return to_png(self.show())
 
     @property
     def class_kept(self) -> Tensor:

@@ -9,13 +9,11 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from salience.show.batch import Report
 
 DEFAULT_MODEL = "efficientnet-lite0"
 MODEL_HELP = "A name of salience list models, trained:FOLDER, torchvision:NAME, timm:NAME or python:package.module:factory."
-NUMBERS = ("prob.", "samples", "rel. error", "seconds", "value", "stderr")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
@@ -30,17 +28,6 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def new_table(*headings: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(Text(heading), justify="right" if heading in NUMBERS else "left", overflow="fold")
-    return table
 
 
 @contextmanager

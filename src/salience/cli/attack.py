@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
     from salience.attacks.attack import Attack
     from salience.attacks.attacked import Attacked
     from salience.core.model import Model
+
+COLUMNS = ("image", "class", "kept", "method", "threat", "to target", "random to target", "to original", "random to original", "ssim", "lpips", "seconds")
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -59,12 +61,11 @@ def attack(
 
     Writes IMAGE.attack.png and, with the changed image as array 'image' (3, h, w) in [0, 1], IMAGE.attack.npz; where an option is not the default, six digits that stand for the options follow.
     """
-    from rich.text import Text
-
     from salience.attacks.attack import Attack
     from salience.core.model import Model
     from salience.core.options import convert
     from salience.show.batch import digits, stems_of
+    from salience.show.table import table
     from salience.zoo.images import check_path
     from salience.zoo.models import load_model
 
@@ -76,23 +77,23 @@ def attack(
     if not isinstance(network, Model):
         raise InputError(f"An attack needs the gradients of the network, and {model} is a black box: give a network.")
     aim = None if toward is None else _aim(toward, network)
-    table = new_table("image", "class", "kept", "method", "threat", "to target", "random to target", "to original", "random to original", "ssim", "lpips", "seconds")
     given = {"attack": str(chosen), "model": model, "target": target, "toward": toward and str(toward), "seed": seed}
     usual = {"attack": str(Attack()), "model": DEFAULT_MODEL, "target": None, "toward": None, "seed": 0}
     unusual = {key: value for key, value in given.items() if value != usual[key]}
+    rows: list[list[str]] = []
     own: list[str] = []
     with progress() as report:
         for path, name in zip(images, stems_of(images), strict=True):
             row = _attacked(chosen, network, path, out / f"{name}.attack{digits(unusual)}", toward, aim, target, seed, report)
             if as_json:
                 print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
-            table.add_row(*map(Text, _cells(row)))
+            rows.append(_cells(row))
             if aim is None:
                 own.append(f"{path.name}: {row['objective']} went from {row['objective_before']:.3g} to {row['objective_after']:.3g}; random changes make it {row['random_objective']:.3g}.")
             if row["distance_on_own_draws"] is not None:
                 own.append(f"{path.name}: {row['distance_on_own_draws']:.3f} {'to the target' if aim is not None else 'to the original'} on the draws that the attack has seen.")
     if not as_json:
-        console().print(table)
+        console().print(table(COLUMNS, rows))
         for sentence in own:
             console().print(sentence, highlight=False, markup=False, soft_wrap=True)
         console().print(
@@ -106,7 +107,7 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: 
     import numpy as np
 
     from salience.core.files import atomic
-    from salience.show.attack import attack_figure
+    from salience.show.overlay import to_png
     from salience.zoo.images import load_images
 
     start = time.perf_counter()
@@ -124,7 +125,7 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: 
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"weights": found.weights})))
-    for suffix, content in ((".npz", buffer.getvalue()), (".png", attack_figure(found))):
+    for suffix, content in ((".npz", buffer.getvalue()), (".png", to_png(found.show()))):
         with atomic(f"{stem}{suffix}") as file:
             file.write(content)
     return row
@@ -171,6 +172,8 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    """What the table shows of an attacked image, in the order of `COLUMNS`."""
+
     def said(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 

@@ -4,17 +4,12 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
-
-if TYPE_CHECKING:
-    from salience.studies.audit import Finding
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -24,8 +19,6 @@ salience audit *.jpg --model python:my_package.models:make --method rise --metho
 
 salience audit *.jpg --json | jq -r 'select(.passed == false).sentence'
 """
-
-COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not asked": "dim"}
 
 
 def audit(
@@ -61,21 +54,4 @@ def audit(
         for each in findings:
             print(json.dumps(finite(dataclasses.asdict(each)), allow_nan=False))  # noqa: T201  # the output itself
         return
-    for _, card in groupby(findings, key=lambda finding: finding.method):
-        _print_card(list(card))
-
-
-def _print_card(findings: "Sequence[Finding]") -> None:
-    """The findings of one method as a table."""
-    from rich.text import Text
-
-    from salience.studies.audit import QUESTIONS
-
-    console().print(Text(f"{findings[0].method}, {Path(findings[0].image).name}", style="bold"))
-    table = new_table("question", "", "figure", "interval", "wanted", "in words")
-    for each in findings:
-        figure = "" if each.figure is None else f"{each.figure:.3g}"
-        interval = "" if each.low is None or each.high is None else f"{each.low:.3g} to {each.high:.3g}"
-        wanted = "" if each.threshold is None else f"{QUESTIONS[each.question].wanted} {each.threshold:.3g}"
-        table.add_row(Text(each.question), Text(each.verdict, style=COLOURS[each.verdict]), *map(Text, (figure, interval, wanted, each.sentence)))
-    console().print(table)
+    console().print(findings)

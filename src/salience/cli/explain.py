@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
 
 if TYPE_CHECKING:
     from salience.show.batch import Row
@@ -80,15 +80,15 @@ def cells(row: "Row") -> list[str]:
 
 def print_results(rows: "Sequence[Row]") -> None:
     """The results as a table."""
-    from rich.text import Text
+    from salience.show.table import table
 
     order = {key: place for place, key in enumerate(dict.fromkeys((row.image, row.target) for row in rows))}
     images = {image: place for place, image in enumerate(dict.fromkeys(row.image for row in rows))}
     alike = len({Path(image).name for image in images}) < len(images)  # pictures of one name in several folders
-    table, last = new_table(*COLUMNS), None
+    lines, last = [], None
     for row in sorted(rows, key=lambda each: (images[each.image], order[each.image, each.target])):
         same = (row.image, row.target) == last
         shown = [row.image if alike else Path(row.image).name, *cells(row)[1:]]
-        table.add_row(*(Text("" if same and place < 3 else cell) for place, cell in enumerate(shown)))
+        lines.append(["" if same and place < 3 else cell for place, cell in enumerate(shown)])
         last = (row.image, row.target)
-    console().print(table)
+    console().print(table(COLUMNS, lines))

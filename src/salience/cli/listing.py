@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, new_table
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console
 from salience.core.errors import unknown
 
 if TYPE_CHECKING:
@@ -96,10 +96,9 @@ def _better(entry: "Entry") -> str:
 
 def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, legend: str) -> None:
     """All of a kind as a table or as JSON, or the options of one."""
-    from rich.text import Text
-
     from salience.core.registry import entries
     from salience.core.spec import build
+    from salience.show.table import table
 
     known = {key.replace("*", "NAME"): entry for key, entry in entries(kind).items()}
     if name is not None and name not in known:
@@ -116,10 +115,8 @@ def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, l
     elif name is not None:
         _show_options(known[name])
     else:
-        table = new_table(word, *cells, "what it is")
-        for key, each in chosen.items():
-            table.add_row(*map(Text, (key, *(cell(each) for cell in cells.values()), each.summary)))
-        console().print(table)
+        rows = [(key, *(cell(each) for cell in cells.values()), each.summary) for key, each in chosen.items()]
+        console().print(table((word, *cells, "what it is"), rows))
         console().print(f"{legend}\nsalience list {_plural(kind)} NAME shows the options of one.".strip(), style="dim", highlight=False)
 
 
@@ -130,14 +127,14 @@ def _plural(kind: str) -> str:
 def _show_options(entry: "Entry") -> None:
     from rich.text import Text
 
+    from salience.show.table import table
+
     console().print(Text(entry.summary), highlight=False)
     if entry.name.endswith(":*"):
         family = entry.name.removesuffix("*")
         console().print(Text(f"Names: {', '.join(family + name for name in sorted(entry.cls.members()))}"), highlight=False)  # type: ignore[attr-defined]  # a Peer
-    table = new_table("option", "default", "what it is")
-    for field in dataclasses.fields(entry.cls):
-        table.add_row(*map(Text, (field.name, _default(field), field.metadata.get("help", ""))))
-    console().print(table if table.row_count else "It has no options.")
+    options = [(field.name, _default(field), field.metadata.get("help", "")) for field in dataclasses.fields(entry.cls)]
+    console().print(table(("option", "default", "what it is"), options) if options else "It has no options.")
 
 
 def _default(field: dataclasses.Field) -> str:

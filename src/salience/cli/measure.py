@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +67,8 @@ def measure(
 
     The maps are made by --method, or read from --maps, also if something else made them.
     """
-    from rich.text import Text
-
     from salience.core.metric import Metric
+    from salience.show.table import table
     from salience.zoo.images import check_path
     from salience.zoo.models import load_model
 
@@ -81,7 +80,7 @@ def measure(
     for path in images:
         check_path(path)
     classifier = load_model(model, device=device)
-    table = new_table("image", "class", "method", "metric", "value", "stderr", "seconds")
+    shown: list[Sequence[str]] = []
     try:
         with progress() as report:
             for place, path in enumerate(images):
@@ -91,10 +90,10 @@ def measure(
                             print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
                         value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
                         error = "" if row["stderr"] is None else f"{row['stderr']:.2g}"
-                        table.add_row(*map(Text, (path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}")))
+                        shown.append((path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}"))
     finally:  # an error does not lose what was measured before it
-        if table.row_count and not as_json:
-            console().print(table)
+        if shown and not as_json:
+            console().print(table(("image", "class", "method", "metric", "value", "stderr", "seconds"), shown))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from salience.cli._shared import Debug, Json, console, new_table, progress
+from salience.cli._shared import Debug, Json, console, progress
 from salience.core.errors import InputError
 
 app = typer.Typer(help="Compare methods on many images: a study that can be interrupted, continued and shared out.", rich_markup_mode="rich", no_args_is_help=True)
@@ -22,6 +22,7 @@ Limit = Annotated[int | None, typer.Option(help="Pictures at most; may grow when
 @app.command()
 def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True, debug: Debug = False) -> None:
     """Say what a study would compute, and how long it would take."""
+    from salience.show.table import table
     from salience.studies.run import estimate
     from salience.studies.run import plan as planned
     from salience.studies.study import read_study
@@ -32,12 +33,12 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
         found = planned(study, limit, report)
         seconds = estimate(found, report) if timed else {}
     images = len(found.images)
-    table = new_table("model", "method", "images", "metrics", *(("seconds an image", "minutes") if timed else ()))
-    for model in study.models:
-        for method in study.methods:
-            each = seconds.get((model, method), 0.0)
-            table.add_row(model, method, str(images), str(len(study.quality)), *((f"{each:.1f}", f"{each * images / 60:.1f}") if timed else ()))
-    console().print(table)
+    headings = ["model", "method", "images", "metrics", *(("seconds an image", "minutes") if timed else ())]
+    rows = [[model, method, str(images), str(len(study.quality))] for model in study.models for method in study.methods]
+    for row in rows if timed else ():
+        each = seconds[row[0], row[1]]
+        row += [f"{each:.1f}", f"{each * images / 60:.1f}"]
+    console().print(table(headings, rows))
     pairs = len(comparisons(study)) * len(study.similarities)
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
@@ -57,7 +58,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a study. Whatever ends it, --resume computes what is missing and nothing else."""
-    from salience.studies.run import run as run_study
+    from salience.studies.run import run_study
     from salience.studies.study import read_study
 
     given = re.fullmatch(r"(\d+)/(\d+)", shard)
@@ -93,9 +94,8 @@ def query(
     folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False, debug: Debug = False
 ) -> None:
     """Ask a study's tables, results and curves, in SQL. Nothing can be changed."""
-    from rich.text import Text
-
     from salience.core.explanation import finite
+    from salience.show.table import table
     from salience.studies.store import Store
 
     columns, rows = Store(folder).query(sql)
@@ -106,10 +106,7 @@ def query(
         for row in rows:
             print(json.dumps(finite(dict(zip(columns, row, strict=True))), allow_nan=False, default=str))  # noqa: T201  # the output itself
         return
-    table = new_table(*columns)
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)) for cell in row))
-    console().print(table)
+    console().print(table(columns, [["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
 
 
 @app.command()
@@ -119,11 +116,11 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a page with tables, curves, maps and every value, and the tables in Markdown and LaTeX."""
-    from salience.studies.report import report as written
+    from salience.studies.report import write_report
     from salience.studies.store import Store
 
     with progress() as tell:
-        files = written(Store(folder), out, tell)
+        files = write_report(Store(folder), out, tell)
     console().print(f"Open {files[0]}; its tables are in {files[1]} and {files[2]}.", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import Debug, Json, console, new_table, progress
+from salience.cli._shared import Debug, Json, console, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,11 +151,8 @@ def _read(data: "list[Dataset]", test: "Dataset | None", size: int, multilabel: 
 
 def _print_card(card: "dict[str, Any]", out: Path) -> None:
     """What was trained and how good it is."""
-    from rich.text import Text
-
+    from salience.show.table import table
     from salience.training.card import figure
 
-    table = new_table("network", "recipe", "test", "under attack")
-    table.add_row(*map(Text, (card["architecture"], card["recipe"], figure(card["accuracy"]), figure(card["pgd"]))))
-    console().print(table)
+    console().print(table(("network", "recipe", "test", "under attack"), [(card["architecture"], card["recipe"], figure(card["accuracy"]), figure(card["pgd"]))]))
     console().print(f"Use it as --model trained:{out}; {out / 'card.md'} tells the rest.", highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, new_table, progress, say
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress, say
 
 if TYPE_CHECKING:
     from salience.core.classifier import Classifier
@@ -45,8 +45,8 @@ def tune(
     With the defaults EfficientNet-Lite0 needs about 2 minutes on 2 cores, 3 for fusiongrad, and where there are masks 1 more; asking again costs nothing, as the result is kept.
     """
     from salience.core.files import atomic
+    from salience.show.overlay import to_png
     from salience.studies.tuning import tune as tuned
-    from salience.studies.tuning_chart import chart
     from salience.zoo.models import load_model
 
     with progress() as report:
@@ -54,7 +54,7 @@ def tune(
         classifier = load_model(model, device=device)
         found = tuned(method, classifier, data, limit=limit, draws=draws, seed=seed, auc_images=auc_images, fit=fit, report=report, announce=say)
     record = found.record()
-    for name, content in (("tune.json", json.dumps(record, allow_nan=False, indent=1).encode()), ("tune.png", chart(found))):
+    for name, content in (("tune.json", json.dumps(record, allow_nan=False, indent=1).encode()), ("tune.png", to_png(found.show()))):
         with atomic(out / name) as file:
             file.write(content)
     if as_json:
@@ -65,25 +65,10 @@ def tune(
 
 
 def _print(found: "Tuning", model: "Classifier") -> None:
-    """The levels as a table, and what was found in sentences."""
-    from rich.text import Text
-
+    """What was found, and what it changes."""
     from salience.perturb.tune import kept_weight_sigma, level_file
 
-    def shown(value: float | None, factor: float = 1, digits: int = 3) -> str:
-        return "" if value is None else f"{factor * value:.{digits}f}"
-
-    chosen = {(each.row.weight_sigma, each.row.noise_level): each.rule for each in reversed(found.choices)}
-    mapped = any(row.auc is not None for row in found.rows)
-    table = new_table("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen")
-    for row in found.rows:
-        interval = "" if row.low is None else f"{shown(row.low, 100, 1)} to {shown(row.high, 100, 1)}"
-        areas = (shown(row.auc), "" if row.auc_low is None else f"{shown(row.auc_low)} to {shown(row.auc_high)}") if mapped else ()
-        levels = (f"{row.weight_sigma:.3g}", f"{row.noise_level:.3g}")
-        table.add_row(*map(Text, (*levels, shown(row.drop, 100, 1), interval, shown(row.changed, 100, 1), *areas, chosen.get((row.weight_sigma, row.noise_level), ""))))
-    console().print(table)
-    for sentence in found.sentences():
-        console().print(sentence[0].upper() + sentence[1:], highlight=False, markup=False, soft_wrap=True)
+    console().print(found)
     weights, level = model.weights_hash(), kept_weight_sigma(model)
     if found.option == "weight_sigma" and weights is not None and level is not None:
         instead = "" if model.carried_weight_sigma is None else f" instead of the {model.carried_weight_sigma:g} that it carries"

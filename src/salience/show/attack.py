@@ -1,31 +1,42 @@
-"""What an attack did to one image, in pictures."""
+"""What an attack did, in pictures."""
 
-import matplotlib.figure
 import numpy as np
 from torch import Tensor
 
 from salience.attacks.attacked import Attacked
 from salience.core.objective import shares
 from salience.show.colour import AGAINST, FOR, HEAT, Scale
-from salience.show.figures import Grid
-from salience.show.overlay import INK, drawing, number, to_png
+from salience.show.figures import Drawing, Grid
+from salience.show.overlay import FAINT, INK, drawing, number
 
 WIDTH = 300
 """Of a panel, in pixels at 100 dots an inch."""
+
+MOST = 8
+"""Images of a figure at most."""
 
 ARROWS = 16
 """Arrows across a picture of the flow."""
 
 
-def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
-    """The image before and after, their difference, the flow, and the maps, as a PNG file.
+def attack_figure(attacked: Attacked) -> Drawing:
+    """Two rows an image: before and after, their difference, the flow; and the maps, as shares of their total in units of an even share, all of an image in one scale.
 
-    Maps are shares of their total, in units of an even share; all in one scale.
-
-    Args:
-        attacked: What an attack came to.
-        index: Which of its images.
+    At most `MOST` images are drawn.
     """
+    count, (height, width) = len(attacked.images), attacked.images.shape[-2:]
+    drawn = min(count, MOST)
+    with drawing():
+        grid = Grid(Drawing, 4, [WIDTH / 100 * height / width] * 2 * drawn, WIDTH / 100, above=0.4, below=0.75)
+        for index in range(drawn):
+            _image(grid, 2 * index, attacked, index)
+        if count > drawn:
+            grid.figure.text(0.02, 0.005, f"{count - drawn} more images are not drawn.", size=8, color=FAINT)
+        return grid.figure
+
+
+def _image(grid: Grid, row: int, attacked: Attacked, index: int) -> None:
+    """Two rows of panels, from `row` on."""
     before, after = (each[index] for each in (attacked.images, attacked.perturbed))
     height, width = before.shape[-2:]
     maps = {"map before": shares(attacked.maps[0])[index], "map after": shares(attacked.maps[1])[index]}
@@ -37,30 +48,27 @@ def attack_figure(attacked: Attacked, index: int = 0) -> bytes:
     largest = float(np.abs(change).max()) or 1e-6
     signed = Scale(-largest, largest, True, AGAINST + FOR[1:])
     probabilities = [float(each[index]) for each in attacked.probability]
-    with drawing():
-        grid = Grid(matplotlib.figure.Figure, 4, [WIDTH / 100 * height / width] * 2, WIDTH / 100, above=0.4, below=0.75)
-        grid.text(0, 0, "image before")
-        grid.picture(0, 0, _large(_rgb(before)))
-        grid.under(0, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
-        grid.text(0, 1, f"image after {'+'.join(threat.name for threat in attacked.attack.threats)}")
-        grid.picture(0, 1, _large(_rgb(after)))
-        kept = "class kept" if attacked.class_kept[index] else f"class changed to {attacked.new_labels[index]}"
-        grid.under(0, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}", INK)
-        grid.text(0, 2, "difference")
-        grid.picture(0, 2, _large(signed.colour(change)))
-        grid.bar(0, 2, signed, f"after less before, mean of the channels (white is 1); SSIM {number(float(attacked.ssim[index]))}")
-        grid.text(0, 3, "flow")
-        if attacked.flow is None:
-            grid.note(0, 3, "this attack moves no pixels")
-        else:
-            _flow(grid, attacked.flow[index], _large(_rgb(before)))
-        used = ", ".join(f"{name} {number(float(each[index]))} of {number(attacked.bounds[name])}" for name, each in attacked.budget.items())
-        grid.note(1, 3, f"used of the budget: {used}; {attacked.attack.steps} steps, {attacked.attack.restarts} run(s)")
-        for column, (name, each) in enumerate(values.items()):
-            grid.text(1, column, name)
-            grid.picture(1, column, _large(scale.colour(each)))
-            grid.bar(1, column, scale, f"{attacked.attack.method}: share of |map|, in units of an even share" if column == 0 else _distances(attacked, index, name))
-        return to_png(grid.figure)
+    grid.text(row, 0, "image before")
+    grid.picture(row, 0, _large(_rgb(before)))
+    grid.under(row, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
+    grid.text(row, 1, f"image after {'+'.join(threat.name for threat in attacked.attack.threats)}")
+    grid.picture(row, 1, _large(_rgb(after)))
+    kept = "class kept" if attacked.class_kept[index] else f"class changed to {attacked.new_labels[index]}"
+    grid.under(row, 1, f"{kept}; {attacked.labels[index]}, probability {number(probabilities[1])}", INK)
+    grid.text(row, 2, "difference")
+    grid.picture(row, 2, _large(signed.colour(change)))
+    grid.bar(row, 2, signed, f"after less before, mean of the channels (white is 1); SSIM {number(float(attacked.ssim[index]))}")
+    grid.text(row, 3, "flow")
+    if attacked.flow is None:
+        grid.note(row, 3, "this attack moves no pixels")
+    else:
+        _flow(grid, row, attacked.flow[index], _large(_rgb(before)))
+    used = ", ".join(f"{name} {number(float(each[index]))} of {number(attacked.bounds[name])}" for name, each in attacked.budget.items())
+    grid.note(row + 1, 3, f"used of the budget: {used}; {attacked.attack.steps} steps, {attacked.attack.restarts} run(s)")
+    for column, (name, each) in enumerate(values.items()):
+        grid.text(row + 1, column, name)
+        grid.picture(row + 1, column, _large(scale.colour(each)))
+        grid.bar(row + 1, column, scale, f"{attacked.attack.method}: share of |map|, in units of an even share" if column == 0 else _distances(attacked, index, name))
 
 
 def _distances(attacked: Attacked, index: int, name: str) -> str:
@@ -82,10 +90,10 @@ def _large(array: np.ndarray) -> np.ndarray:
     return array[rows][:, columns]
 
 
-def _flow(grid: Grid, flow: Tensor, picture: np.ndarray) -> None:
+def _flow(grid: Grid, row: int, flow: Tensor, picture: np.ndarray) -> None:
     """Arrows from where a pixel's colour comes to where it is, over the faded picture."""
     height, width = flow.shape[:2]
-    axes = grid.picture(0, 3, 0.75 + 0.25 * picture)
+    axes = grid.picture(row, 3, 0.75 + 0.25 * picture)
     step = max(width // ARROWS, 1)
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     pixels = flow.numpy() * np.array([(width - 1) / 2, (height - 1) / 2])
@@ -93,4 +101,4 @@ def _flow(grid: Grid, flow: Tensor, picture: np.ndarray) -> None:
     enlarged = picture.shape[1] / width
     longest = float(np.abs(pixels).max())
     axes.quiver(columns * enlarged, rows * enlarged, -chosen[..., 0], chosen[..., 1], color=INK, scale=max(longest, 1e-9) * ARROWS, width=0.004)
-    grid.under(0, 3, f"where colours move to; largest move {number(longest)} pixels", INK)
+    grid.under(row, 3, f"where colours move to; largest move {number(longest)} pixels", INK)

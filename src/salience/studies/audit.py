@@ -14,12 +14,18 @@ Cost, an image: `MAPS` maps and 58 forward passes for every method, and 7 x 58 f
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.console import Console, ConsoleOptions
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from salience.core import registry
@@ -41,6 +47,7 @@ from salience.perturb.randomise import parts_of, randomised
 from salience.perturbations.gaussian_blur import GaussianBlur
 from salience.perturbations.gaussian_noise import GaussianNoise
 from salience.perturbations.horizontal_flip import HorizontalFlip
+from salience.show.table import table
 from salience.similarities.spearman import Spearman
 from salience.studies.statistics import FEWEST_IMAGES, bootstrap_interval
 
@@ -65,6 +72,8 @@ MOST = 0.5
 PERTURBATIONS: dict[str, Perturbation] = {"noise": GaussianNoise(), "blur": GaussianBlur(), "flip": HorizontalFlip()}
 MAPS = 2 + WEIGHT_DRAWS + len(PERTURBATIONS)
 """Maps of every method and image: the map, one with other draws, those of random networks and of perturbed images."""
+
+COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not asked": "dim"}
 
 ALIKE = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 
@@ -136,8 +145,24 @@ class Finding:
         """``pass``, ``fail``, ``unclear`` or ``not asked``."""
         return {True: "pass", False: "fail", None: "not asked" if self.figure is None else "unclear"}[self.passed]
 
+    def line(self) -> list[str | Text]:
+        """What a report card shows of it."""
+        figure = "" if self.figure is None else f"{self.figure:.3g}"
+        interval = "" if self.low is None or self.high is None else f"{self.low:.3g} to {self.high:.3g}"
+        wanted = "" if self.threshold is None else f"{QUESTIONS[self.question].wanted} {self.threshold:.3g}"
+        return [self.question, Text(self.verdict, style=COLOURS[self.verdict]), figure, interval, wanted, self.sentence]
 
-def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS, targets: Target = None, seed: int = 0, progress: Report | None = None) -> list[Finding]:
+
+class ReportCard(list[Finding], JupyterMixin):
+    """Findings, a table for every method where rich prints them and in Jupyter."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        for method, lines in groupby(self, key=lambda finding: finding.method):
+            yield Text(f"{method}, {Path(self[0].image).name}", style="bold")
+            yield table(("question", "", "figure", "interval", "wanted", "in words"), [each.line() for each in lines])
+
+
+def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS, targets: Target = None, seed: int = 0, progress: Report | None = None) -> ReportCard:
     """Ask every question of every method: one finding each, over all images.
 
     The map of the first image is that of `explain` with the same seed; further images have draws of their own, and share
@@ -154,7 +179,7 @@ def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS
         progress: Called as ``progress(what, done, total)``.
 
     Returns:
-        Findings, by method, in the order of `QUESTIONS`.
+        Findings, by method, in the order of `QUESTIONS`: a list that Jupyter displays as tables.
 
     Raises:
         InputError: If something given cannot be used, or a method cannot explain the model.
@@ -178,7 +203,7 @@ def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS
         report("the controls", 0, None)
         controls = [_controls(case, partial(report, f"the controls, image {place + 1} of {len(cases)}")) for place, case in enumerate(cases)]
     image = names[0] if len(cases) == 1 else "all images"
-    return [finding for method, each in seen.items() for finding in _Card(image, method, each, controls).findings()]
+    return ReportCard(finding for method, each in seen.items() for finding in _Card(image, method, each, controls).findings())
 
 
 @dataclass(frozen=True)

@@ -98,23 +98,22 @@ def as_row(found: Difference) -> dict[str, Any]:
 
 def print_comparison(first: Store, second: Store, found: Sequence[Difference], console: "Console") -> None:
     """The differences on a terminal."""
-    from rich import box
-    from rich.table import Table as Grid
     from rich.text import Text
 
+    from salience.show.table import table
+
+    headings = ("metric", "method", "mean of the first", "of the second", "second less first", "p", "p (Holm)", "pairs")
     console.print(Text(f"{second.folder} against {first.folder}", style="bold"))
     for setting in settings(first, second):
         console.print(Text(f"They differ in {setting}."))
     for place in dict.fromkeys(each.place for each in found):
         console.print(Text(f"\n{place.title}", style="bold"))
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("metric", "method", "mean of the first", "of the second", "second less first", "p", "p (Holm)", "pairs"):
-            grid.add_column(heading, justify="left" if heading in ("metric", "method") else "right", overflow="fold")
+        rows = []
         for each in (each for each in found if each.place == place):
             test = each.test
             means = (with_interval(each.first), with_interval(each.second), with_interval(test.difference, test.interval))
-            grid.add_row(*map(Text, (each.metric, each.method, *means, p_value(test.p), p_value(each.adjusted), str(test.pairs))))
-        console.print(grid)
+            rows.append((each.metric, each.method, *means, p_value(test.p), p_value(each.adjusted), str(test.pairs)))
+        console.print(table(headings, rows))
     reasons = dict.fromkeys(each.test.why_not for each in found if each.test.why_not)
     for reason in reasons:
         console.print(Text(f"{reason[0].upper()}{reason[1:]}.", style="dim"))

@@ -33,7 +33,7 @@ class Detail:
     rows: list[list[str]]
 
 
-def report(store: Store, out: str | Path | None = None, progress: Progress | None = None) -> list[Path]:
+def write_report(store: Store, out: str | Path | None = None, progress: Progress | None = None) -> list[Path]:
     """Write ``report.html``, ``tables.md`` and ``tables.tex``.
 
     Args:

@@ -105,7 +105,7 @@ def estimate(planned: Plan, report: Report | None = None) -> dict[tuple[str, str
     return seconds
 
 
-def run(
+def run_study(
     study: Study,
     out: str | Path,
     *,

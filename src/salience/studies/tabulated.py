@@ -68,17 +68,9 @@ BELOW = (
 
 def print_summary(store: Store, console: "Console") -> None:
     """The tables on a terminal."""
-    from rich import box
-    from rich.table import Table as Grid
     from rich.text import Text
 
-    def print_grid(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        for each in headings:
-            grid.add_column(Text(each), overflow="fold")
-        for row in rows:
-            grid.add_row(*row)
-        console.print(grid)
+    from salience.show.table import table as grid
 
     found, warning = tables(store), incomplete(store)
     if warning:
@@ -86,9 +78,9 @@ def print_summary(store: Store, console: "Console") -> None:
     for table in found:
         console.print(Text(table.title, style="bold"))
         cells = [[(method, False), *line(table, method)] for method in table.methods]
-        print_grid(["method", *map(heading, table.columns)], [[Text(f"{text} *", style="bold") if best else Text(text) for text, best in row] for row in cells])
+        console.print(grid(["method", *map(heading, table.columns)], [[Text(f"{text} *", style="bold") if best else text for text, best in row] for row in cells]))
         if below := details(table):
-            print_grid(below[0], [list(map(Text, row)) for row in below[1:]])
+            console.print(grid(below[0], below[1:]))
         for note in table.notes:
             console.print(Text(note, style="dim"))
     console.print(Text(f"{LEGEND.replace('Bold:', 'Bold, with a star:')} {BELOW}", style="dim"))

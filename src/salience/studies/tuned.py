@@ -1,11 +1,18 @@
 """What a tuning found: the levels tried, those chosen, and the sentences about them."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from rich.console import Console, ConsoleOptions
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+from rich.text import Text
 
 import salience
 from salience.core.explanation import finite
 from salience.perturb.tune import LARGEST, TARGET_DROP
+from salience.show.table import table
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(JupyterMixin):
     """The levels of noise of a method on a network, and what they cost.
 
     Attributes:
@@ -132,6 +139,30 @@ class Tuning:
         plain = {each.name: record[each.name] for each in fields(cls)}
         choices = tuple(Choice(**each | {"row": Row(**each["row"])}) for each in record["choices"])
         return cls(**plain | {"basis": Basis(**record["basis"]), "rows": tuple(Row(**each) for each in record["rows"]), "choices": choices})
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        """The levels as a table, and what was found in sentences."""
+
+        def shown(value: float | None, factor: float = 1, digits: int = 3) -> str:
+            return "" if value is None else f"{factor * value:.{digits}f}"
+
+        chosen = {(each.row.weight_sigma, each.row.noise_level): each.rule for each in reversed(self.choices)}
+        mapped = any(row.auc is not None for row in self.rows)
+        lines = []
+        for row in self.rows:
+            interval = "" if row.low is None else f"{shown(row.low, 100, 1)} to {shown(row.high, 100, 1)}"
+            areas = (shown(row.auc), "" if row.auc_low is None else f"{shown(row.auc_low)} to {shown(row.auc_high)}") if mapped else ()
+            levels = (f"{row.weight_sigma:.3g}", f"{row.noise_level:.3g}")
+            lines.append((*levels, shown(row.drop, 100, 1), interval, shown(row.changed, 100, 1), *areas, chosen.get((row.weight_sigma, row.noise_level), "")))
+        yield table(("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen"), lines)
+        for sentence in self.sentences():
+            yield Text(sentence[0].upper() + sentence[1:])
+
+    def show(self) -> Any:
+        """A matplotlib figure: the drop of accuracy, and how well placed the maps are, against the level of noise."""
+        from salience.studies.tuning_chart import chart
+
+        return chart(self)
 
     def sentences(self) -> list[str]:
         """What was found, a sentence each choice."""

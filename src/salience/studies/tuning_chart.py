@@ -4,11 +4,12 @@ import textwrap
 from itertools import groupby
 from typing import Any
 
-import matplotlib.figure
+import matplotlib.axes
 import numpy as np
 
 from salience.perturb.tune import TARGET_DROP, WEIGHT_LEVELS
-from salience.show.overlay import FAINT, INK, drawing, to_png
+from salience.show.figures import Drawing
+from salience.show.overlay import FAINT, INK, drawing
 from salience.studies.charts import COLOURS
 from salience.studies.tuned import Choice, Row, Tuning
 from salience.studies.tuning import IMAGE_LEVELS
@@ -29,15 +30,15 @@ MARKS = {
 LEGEND: Any = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none"}
 
 
-def chart(tuning: Tuning) -> bytes:
-    """A PNG file: the relative drop of accuracy with its 95 % band over the level, and below it the maps' localisation.
+def chart(tuning: Tuning) -> Drawing:
+    """A figure: the relative drop of accuracy with its 95 % band over the level, and below it the maps' localisation.
 
     Args:
         tuning: What was found.
     """
     with drawing():
         mapped = any(row.auc is not None for row in tuning.rows)
-        figure = matplotlib.figure.Figure(figsize=(6.6, 6.2 if mapped else 4.1), dpi=144, layout="constrained")
+        figure = Drawing(figsize=(6.6, 6.2 if mapped else 4.1), dpi=144, layout="constrained")
         panels = figure.subplots(1 + mapped, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[: 1 + mapped])[:, 0]
         basis = tuning.basis
         figure.suptitle("\n".join([*textwrap.wrap(f"{tuning.method} on {tuning.model}", 80), f"{basis.images} pictures x {basis.draws} draws"]), fontsize=10)
@@ -54,7 +55,7 @@ def chart(tuning: Tuning) -> bytes:
             each.tick_params(labelsize=8)
             each.grid(color=FAINT, alpha=0.18, linewidth=0.6)
             each.set_axisbelow(True)
-        return to_png(figure)
+        return figure
 
 
 def _drops(axes: matplotlib.axes.Axes, tuning: Tuning) -> None:

@@ -1,0 +1,37 @@
+"""Attacks in pictures."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+import salience as sal
+from salience.show.attack import MOST
+
+
+@pytest.fixture
+def attacked(conv):
+    images = torch.rand(2, 3, 16, 24)
+    return sal.attack(conv, images, images.flip(0), threat="delta+stadv", steps=2)
+
+
+def opened(png):
+    return Image.open(io.BytesIO(png))
+
+
+def test_every_image_has_its_rows(conv, attacked):
+    alone = sal.attack(conv, attacked.images[:1], attacked.images[1:], threat="delta+stadv", steps=2)
+    both, one = opened(attacked._repr_png_()), opened(alone._repr_png_())
+    assert both.width == one.width
+    assert abs(both.height - 2 * one.height) < 30
+    texts = [each.get_text() for each in attacked.show().texts]
+    assert texts.count("image before") == texts.count("map aimed at") == texts.count("flow") == 2
+    assert attacked.show()._repr_png_() == attacked._repr_png_()
+
+
+def test_images_beyond_the_most_are_counted(conv):
+    many = sal.attack(conv, torch.rand(MOST + 2, 3, 8, 8), steps=1, objective="centre_of_mass")
+    texts = [each.get_text() for each in many.show().texts]
+    assert texts.count("image before") == MOST
+    assert "2 more images are not drawn." in texts
