@@ -68,7 +68,9 @@ def _print(found: "Tuning", model: "Classifier") -> None:
     """What was found, and what it changes."""
     from salience.perturb.tune import kept_weight_sigma, level_file
 
-    console().print(found)
+    console().print(found.table())
+    for sentence in found.sentences():
+        console().print(sentence[0].upper() + sentence[1:], highlight=False, markup=False, soft_wrap=True)
     weights, level = model.weights_hash(), kept_weight_sigma(model)
     if found.option == "weight_sigma" and weights is not None and level is not None:
         instead = "" if model.carried_weight_sigma is None else f" instead of the {model.carried_weight_sigma:g} that it carries"

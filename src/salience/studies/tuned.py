@@ -141,7 +141,12 @@ class Tuning(JupyterMixin):
         return cls(**plain | {"basis": Basis(**record["basis"]), "rows": tuple(Row(**each) for each in record["rows"]), "choices": choices})
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        """The levels as a table, and what was found in sentences."""
+        yield self.table()
+        for sentence in self.sentences():
+            yield Text(sentence)
+
+    def table(self) -> Table:
+        """The levels tried and what they cost."""
 
         def shown(value: float | None, factor: float = 1, digits: int = 3) -> str:
             return "" if value is None else f"{factor * value:.{digits}f}"
@@ -154,9 +159,7 @@ class Tuning(JupyterMixin):
             areas = (shown(row.auc), "" if row.auc_low is None else f"{shown(row.auc_low)} to {shown(row.auc_high)}") if mapped else ()
             levels = (f"{row.weight_sigma:.3g}", f"{row.noise_level:.3g}")
             lines.append((*levels, shown(row.drop, 100, 1), interval, shown(row.changed, 100, 1), *areas, chosen.get((row.weight_sigma, row.noise_level), "")))
-        yield table(("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen"), lines)
-        for sentence in self.sentences():
-            yield Text(sentence[0].upper() + sentence[1:])
+        return table(("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen"), lines)
 
     def show(self) -> Any:
         """A matplotlib figure: the drop of accuracy, and how well placed the maps are, against the level of noise."""
