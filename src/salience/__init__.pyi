@@ -17,7 +17,7 @@ from .core.explanation import Explanation
 from .core.metric import Judgement, Metric, UndefinedError, list_metrics, measure
 from .core.model import BlackBox, Model
 from .core.montecarlo import Attribution, Draws
-from .core.objective import Objective
+from .core.objective import Objective, list_objectives
 from .core.options import option
 from .core.perturbation import Perturbation, list_perturbations
 from .core.registry import register
@@ -125,6 +125,7 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "list_models",
+    "list_objectives",
     "list_perturbations",
     "list_similarities",
     "list_threats",

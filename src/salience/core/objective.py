@@ -5,6 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from salience.core import registry
 from salience.core.options import Options
 from salience.core.types import Maps, PerImage, Saliency
 
@@ -42,3 +43,8 @@ def cosine_distance(first: Tensor, second: Tensor) -> PerImage:
     lengths = [each.norm(dim=1, keepdim=True) for each in (a, b)]
     squared = (a / lengths[0].clamp_min(1e-300) - b / lengths[1].clamp_min(1e-300)).square().sum(1)
     return torch.where(torch.minimum(*lengths)[:, 0] > 0, squared / 2, squared).float()
+
+
+def list_objectives() -> list[str]:
+    """The names of all objectives."""
+    return list(registry.entries("objective"))
