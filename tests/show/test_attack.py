@@ -2,12 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import salience as sal
-from salience.show.attack import MOST
+from salience.show.attack import MOST, WIDTH, _large
 
 
 @pytest.fixture
@@ -35,3 +36,13 @@ def test_images_beyond_the_most_are_counted(conv):
     texts = [each.get_text() for each in many.show().texts]
     assert texts.count("image before") == MOST
     assert "2 more images are not drawn." in texts
+
+
+@pytest.mark.parametrize("width", [28, 64, 180, 224, 512])
+def test_panels_are_of_one_width(width):
+    """Pictures of 64 or 180 pixels became wider than their panels, and lay over the neighbour, the colour bar and the text."""
+    picture = np.arange(width * 2 * width).reshape(2 * width, width)
+    drawn = _large(picture)
+    assert drawn.shape == (2 * WIDTH, WIDTH)
+    assert drawn[0, 0] == 0
+    assert drawn[-1, -1] >= picture[-2, -2]

@@ -84,9 +84,9 @@ def _rgb(image: Tensor) -> np.ndarray:
 
 
 def _large(array: np.ndarray) -> np.ndarray:
-    """Small pictures enlarged by whole pixels, so that panels are of one width."""
-    factor = max(round(WIDTH / array.shape[1]), 1)
-    rows, columns = (np.linspace(0, size - 1, round(size * (factor if factor > 1 else WIDTH / array.shape[1]))).round().astype(int) for size in array.shape[:2])
+    """A picture as wide as a panel, without interpolation."""
+    drawn = [round(size * WIDTH / array.shape[1]) for size in array.shape[:2]]
+    rows, columns = (np.arange(wanted) * size // wanted for wanted, size in zip(drawn, array.shape[:2], strict=True))
     return array[rows][:, columns]
 
 
