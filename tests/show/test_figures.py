@@ -1,11 +1,13 @@
 """Figures for Jupyter, the contact sheet and the page."""
 
+import dataclasses
 import io
 import re
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import salience as sal
@@ -51,6 +53,28 @@ def test_without_blocks_it_says_that_the_error_of_the_sum_is_not_known(conv, pho
     sal.explain("smoothgrad:samples=4", conv, photos).save(tmp_path / "a.npz")
     drawn = figure(sal.Explanation.load(tmp_path / "a.npz"))
     assert any("saved without blocks" in " ".join(text.get_text().split()) for text in drawn.texts)
+
+
+def test_without_blocks_it_says_which_interval_leaves_pixels_grey(conv, photos, tmp_path):
+    """A loaded map of masks was greyed by another error than the same map before, under the same words."""
+    e = sal.explain("rise:samples=40", conv, photos)
+    e.save(tmp_path / "a.npz")
+    for drawn, said in (
+        (figure(e), "grey: the 95% interval includes"),
+        (figure(sal.Explanation.load(tmp_path / "a.npz")), "grey: the 95% interval of the value alone (saved without blocks) includes"),
+    ):
+        assert any(said in " ".join(text.get_text().split()) for text in drawn.texts)
+
+
+def test_long_captions_are_small_and_whole(conv):
+    photographs = sal.load_images(np.zeros((20, 24, 3), np.uint8), conv)
+    photographs.names = ["a" * 90 + ".png"]
+    method = "smoothgrad:samples=4,noise_level=0.05,base=(integrated_gradients:steps=4,baseline=blur)"
+    e = dataclasses.replace(sal.explain(method, conv, photographs), method="noisegrad:base=(" + method + "),weight_samples=25,weight_sigma=0.0075")
+    for drawn in (figure(e), sal.contact_sheet([e])):
+        texts = ["".join(text.get_text().split()) for text in drawn.texts]
+        assert any("ofthepixels)" in text or text.endswith("probability" + f"{e.record['images']['probability'][0]:.3g}") for text in texts)
+        assert all(text.get_window_extent(FigureCanvasAgg(drawn).get_renderer()).x1 <= drawn.get_figwidth() * drawn.dpi for text in drawn.texts)
 
 
 class TestContactSheet:

@@ -136,6 +136,7 @@ class Shown:
         values: The map, its channels summed.
         stderr: Its standard error; None if the method is deterministic, or the error of the sum is not known.
         undecided: Pixels whose interval includes `reference`; None where there is no error.
+        interval: What interval that is: in a file without blocks, of a map that is read against its mean, only that of the values is known.
         reference: The value that says nothing: zero; the mean of a map that is read against its mean, or of an unsigned one far from zero.
         scale: The colours.
     """
@@ -143,6 +144,7 @@ class Shown:
     values: np.ndarray
     stderr: np.ndarray | None
     undecided: np.ndarray | None
+    interval: str
     reference: float
     scale: Scale
 
@@ -153,12 +155,13 @@ def shown(e: Explanation) -> list[Shown]:
     centred = about_its_mean(e)
     signed = centred or is_signed(e)
     distances = e.stderr_of(lambda maps: less_mean(maps).sum(-3)).double().numpy() if centred and e.stderr is not None and e.blocks is not None else errors
+    interval = f"{LEVEL:.0%} interval" + (" of the value alone (saved without blocks)" if centred and e.blocks is None else "")
     found = []
     for index, each in enumerate(values):
         scale = scale_of(each, signed=signed, middle=float(each.mean()) if centred else 0.0)
         reference = float(each.mean()) if centred or (not signed and scale.low > 0) else 0.0
         undecided = None if distances is None else ~(np.abs(each - reference) > _quantile(e, index, distances is errors and e.maps.shape[1] == 1) * distances[index])
-        found.append(Shown(each, None if errors is None else errors[index], undecided, reference, scale))
+        found.append(Shown(each, None if errors is None else errors[index], undecided, interval, reference, scale))
     return found
 
 

@@ -138,6 +138,12 @@ def _as_seen(e: Explanation) -> Explanation:
     return e if e.images is None else dataclasses.replace(e, images=e.images.as_subclass(torch.Tensor))
 
 
+def wrapped(text: str, letters: int, most: int) -> str:
+    """A text in so many lines at most, of more letters where it is long: `write` makes those smaller."""
+    lines = textwrap.wrap(text, letters)
+    return "\n".join(lines) if len(lines) <= most else wrapped(text, letters + 4, most)
+
+
 class Grid:
     """Panels of one width in rows of their own heights, with room for text above and below, in inches."""
 
@@ -175,8 +181,8 @@ class Grid:
     def under(self, row: int, column: int, text: str, color: str = FAINT) -> None:
         """Write a line below a panel."""
         left, top = self._corner(row, column)
-        lines = textwrap.wrap(text, int(self.width * 130 / self.caption))
-        write(self.figure, self.width / self.across, left / self.across, 1 - (top + self.heights[row] + 0.06) / self.down, "\n".join(lines[:2]), size=self.caption, va="top", color=color)
+        lines = wrapped(text, int(self.width * 130 / self.caption), 2)
+        write(self.figure, self.width / self.across, left / self.across, 1 - (top + self.heights[row] + 0.06) / self.down, lines, size=self.caption, va="top", color=color)
 
     def note(self, row: int, column: int, text: str) -> None:
         """Write in the place of a panel."""
@@ -188,5 +194,5 @@ class Grid:
         left, top = self._corner(row, column)
         top += self.heights[row] + 0.08
         colour_bar(self._axes(left, top, self.width, 0.12), scale, size=8, room=0.27)
-        lines = textwrap.wrap(text, 58)
-        write(self.figure, self.width / self.across, left / self.across, 1 - (top + 0.36) / self.down, "\n".join(lines[:3]), size=8, va="top", color=INK, linespacing=1.35)
+        lines = wrapped(text, 58, 3)
+        write(self.figure, self.width / self.across, left / self.across, 1 - (top + 0.36) / self.down, lines, size=8, va="top", color=INK, linespacing=1.35)

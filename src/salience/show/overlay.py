@@ -14,7 +14,7 @@ from PIL import Image
 
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
-from salience.show.colour import LEVEL, PERCENTILE, Scale, Shown, about_its_mean, declared, shown
+from salience.show.colour import PERCENTILE, Scale, Shown, about_its_mean, declared, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,9 +178,9 @@ def write(figure: "Figure", most: float, x: float, y: float, text: str, **style:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     written = figure.text(x, y, text, **style)
-    share = written.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / (figure.get_figwidth() * figure.dpi)
-    if share > most:
-        written.set_fontsize(0.98 * float(written.get_fontsize()) * most / share)  # letters do not shrink quite in proportion
+    renderer, room = FigureCanvasAgg(figure).get_renderer(), most * figure.get_figwidth() * figure.dpi
+    while (width := written.get_window_extent(renderer).width) > room:  # letters do not shrink quite in proportion
+        written.set_fontsize(0.98 * float(written.get_fontsize()) * room / width)
 
 
 def colour_bar(axes: "Axes", scale: Scale, *, size: float, room: float = 0.12) -> None:
@@ -276,7 +276,7 @@ def grey_of(view: Shown) -> str:
     if view.undecided is None:
         return ""
     against = "0" if view.reference == 0 else f"the map's mean, {number(view.reference)}"
-    return f"grey: the {LEVEL:.0%} interval includes {against} ({view.undecided.mean():.0%} of the pixels)"
+    return f"grey: the {view.interval} includes {against} ({view.undecided.mean():.0%} of the pixels)"
 
 
 @contextmanager
