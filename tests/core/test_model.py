@@ -180,6 +180,8 @@ def test_works_inside_inference_mode_and_no_grad(conv, photos):
     [
         (lambda: sal.Model("resnet"), r"Model needs an nn\.Module, not str: wrap a function with sal\.BlackBox\(fn\)\."),
         (lambda: sal.Model(Mean(), mean=(1, 2)), r"mean and std need 3 numbers each \(or one for all\) for channels='RGB', and std must be positive\."),
+        (lambda: sal.Model(Mean(), mean=(123, 117, 104)), r"mean \(123, 117, 104\) does not go with value_range=1: both are in the network's own units; .*"),
+        (lambda: sal.Model(Mean(), mean=0.5, value_range=255), r"mean \(0\.5, 0\.5, 0\.5\) does not go with value_range=255: .*"),
         (lambda: sal.Model(Mean(), channels="GBR"), r"Unknown channel order 'GBR': did you mean .*\?"),
         (lambda: sal.BlackBox(3), r"BlackBox needs a function from images to scores, not int\."),
     ],
@@ -187,6 +189,15 @@ def test_works_inside_inference_mode_and_no_grad(conv, photos):
 def test_bad_models(make, message):
     with pytest.raises(sal.InputError, match=message):
         make()
+
+
+def test_models_print_their_preprocessing():
+    said = repr(sal.Model(Mean(), mean=(104, 117, 123), channels="BGR", value_range=255, size=8, labels=["cat", "dog"], name="mean"))
+    assert said.splitlines()[1:3] == [
+        "  name='mean', size=(8, 8), fit='crop', outputs='logits', labels=('cat', ... 2 in all)",
+        "  mean=[104.0, 117.0, 123.0], std=[1.0, 1.0, 1.0], channels='BGR', value_range=255, precision='float32'",
+    ]
+    assert repr(sal.BlackBox(len, outputs="multilabel")) == "BlackBox(name='len', size=None, fit='crop', outputs='multilabel', labels=None)"
 
 
 def test_threads_take_turns():

@@ -184,6 +184,11 @@ class Classifier:
         """SHA-256 of the weights, for records; None for a black box."""
         return None
 
+    def extra_repr(self) -> str:
+        """What is printed of it: name, input, outputs and classes."""
+        kind = "probabilities" if self.probabilities else "multilabel" if self.multilabel else "logits"
+        return f"name={self.name!r}, size={self.size}, fit={self.fit!r}, outputs={kind!r}, labels={'None' if self.labels is None else f'({self.labels[0]!r}, ... {len(self.labels)} in all)'}"
+
     @property
     def settings(self) -> dict[str, Any]:
         """What its results depend on besides its weights: preprocessing, and what is known of its structure."""

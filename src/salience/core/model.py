@@ -123,6 +123,10 @@ class Model(Classifier, nn.Module):
             raise InputError(f"mean and std need {count} numbers each (or one for all) for channels={channels!r}, and std must be positive.")
         if not (isinstance(value_range, numbers.Real) and value_range > 0):
             raise InputError(f"value_range is what white is for the network, 1 or 255, not {value_range!r}.")
+        if max(mean) > value_range or (value_range == 255 and 0 < max(mean) <= 1):
+            raise InputError(
+                f"mean ({', '.join(f'{each:g}' for each in mean)}) does not go with value_range={value_range:g}: both are in the network's own units; ImageNet's mean is (0.485, 0.456, 0.406) for value_range=1 and (123.7, 116.3, 103.5) for 255."
+            )
         self.module = module
         self.value_range = float(value_range)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -245,6 +249,12 @@ class Model(Classifier, nn.Module):
         """Every module in evaluation mode inside; its own mode and the buffers are as before afterwards. Freed memory is kept, and other threads wait for the network, meanwhile."""
         with lock_of(self.module), evaluating(self), same_buffers(self.module), kept_memory:
             yield
+
+    def extra_repr(self) -> str:
+        """As `Classifier.extra_repr`, with the normalisation; torch prints the network below it."""
+        mean, std = ([float(f"{each:.4g}") for each in values.flatten().tolist()] for values in (self.mean, self.std))
+        order = next(name for name, order in CHANNEL_ORDERS.items() if order == self.order)
+        return f"{super().extra_repr()}\nmean={mean}, std={std}, channels={order!r}, value_range={self.value_range:g}, precision={self.precision!r}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -394,6 +404,9 @@ class BlackBox(Classifier):
         self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
         self.mean_colour = torch.tensor(mean_colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
+
+    def __repr__(self) -> str:
+        return f"BlackBox({self.extra_repr()})"
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
