@@ -174,6 +174,13 @@ def test_arrays_of_other_shapes_are_refused(smooth, tmp_path):
             sal.Explanation.load(path)
 
 
+def test_maps_are_no_pictures(smooth, tmp_path):
+    """A file of maps was written under the name of a picture, over one that was there."""
+    with pytest.raises(sal.InputError, match=r"^Maps are kept as \.npz, not as map\.png: e\.save\('map\.npz'\) keeps the maps, e\.show\(\)\.savefig\('map\.png'\) a picture of them\.$"):
+        smooth.save(tmp_path / "map.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_the_old_file(smooth, tmp_path, monkeypatch):
     path = tmp_path / "map.npz"
     smooth.save(path)

@@ -220,12 +220,14 @@ class Explanation:
         """Write maps, errors and the record to an ``.npz`` file without pickles, whole or not at all.
 
         Args:
-            path: The file.
+            path: The file, ``*.npz``.
             blocks: Also store the block estimates, which `saliency_stderr` needs (up to 20 times larger).
 
         Raises:
             InputError: If it cannot be written.
         """
+        if Path(path).suffix != ".npz":
+            raise InputError(f"Maps are kept as .npz, not as {Path(path).name}: e.save('map.npz') keeps the maps, e.show().savefig('map.png') a picture of them.")
         arrays: dict[str, Any] = {"map": self.maps, "stderr": self.stderr, "df": self.df}
         arrays |= {"blocks": self.blocks, "counts": self.counts} if blocks else {}
         record = self.record | {"format": FORMAT, "method": self.method, "score": self.score}
