@@ -158,6 +158,8 @@ class TestRefused:
         assert self.refusal(torch.zeros(1, 3, 4, 4)).endswith("needs no loading, or give each image as .permute(1, 2, 0).numpy().")
         assert re.fullmatch(r"x{300}\.png cannot be a file \(.+\): check the path\.", self.refusal("x" * 300 + ".png"))
         assert self.refusal(np.zeros((4, 4, 2), np.uint8)) == "An image array is (h, w), (h, w, 3) or (h, w, 4), not (4, 4, 2)."
+        assert self.refusal(np.zeros((3, 4, 5), np.uint8)).endswith("not (3, 4, 5): put the channels last, array.transpose(1, 2, 0).")
+        assert self.refusal(np.zeros((2, 4, 5, 3), np.uint8)).endswith("not (2, 4, 5, 3): give several as a list, list(arrays).")
         assert self.refusal(np.full((4, 4), 7.0)) == "An image array holds uint8, or floats in [0, 1]; this one is float64 from 7.0 to 7.0."
 
     def test_unknown_fit(self, two_coloured):

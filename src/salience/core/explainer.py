@@ -362,7 +362,7 @@ def checked_images(images: Any, model: Classifier) -> Images:
     """
     check_pictures(images)
     if images.shape[1] != model.channels_in:
-        raise InputError(f"{model.name} takes images with {model.channels_in} channel(s), not {images.shape[1]}.")
+        raise InputError(f"{model.name} takes images (n, {model.channels_in}, h, w), not {tuple(images.shape)}: {_to_channels(images, model.channels_in)}.")
     if model.size is not None and tuple(images.shape[-2:]) != tuple(model.size):
         raise InputError(
             f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: resize them, or let sal.load_images(paths, model) do it."
@@ -393,7 +393,18 @@ def _to_images(given: Any) -> str:
         return "divide whole numbers by 255, images.float() / 255"
     if isinstance(given, list | tuple) and given and all(isinstance(each, Tensor) for each in given):
         return "put several into one tensor, torch.stack(images)"
-    return "make one with torch.from_numpy, (n, c, h, w)" if isinstance(given, np.ndarray) else "use sal.load_images(paths, model)"
+    if not isinstance(given, np.ndarray):
+        return "use sal.load_images(paths, model)"
+    if given.ndim != 4:
+        return "use sal.load_images(array, model)"
+    return "use sal.load_images(list(arrays), model)" if given.shape[3] in (1, 3, 4) else "make one with torch.from_numpy"
+
+
+def _to_channels(images: Tensor, wanted: int) -> str:
+    """How to give images as many channels as the model takes."""
+    if images.shape[3] == wanted:
+        return "put the channels first, images.permute(0, 3, 1, 2)"
+    return "repeat the grey one, images.expand(-1, 3, -1, -1)" if (images.shape[1], wanted) == (1, 3) else "let sal.load_images(paths, model) make them"
 
 
 def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:

@@ -168,7 +168,8 @@ def _flat(picture: Image.Image) -> Image.Image:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
-        raise InputError(f"An image array is (h, w), (h, w, 3) or (h, w, 4), not {array.shape}.")
+        hint = ": put the channels last, array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3) else ": give several as a list, list(arrays)" if array.ndim == 4 else ""
+        raise InputError(f"An image array is (h, w), (h, w, 3) or (h, w, 4), not {array.shape}{hint}.")
     if array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise InputError(f"An image array holds uint8, or floats in [0, 1]; this one is {array.dtype} from {array.min()} to {array.max()}.")
