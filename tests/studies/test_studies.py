@@ -322,7 +322,7 @@ class TestTheStore:
                 store.query(empty)
         assert store.query("with a as (select 1 as b) select * from a;") == (["b"], [(1,)])
         for wrong in ("select * from read_csv('study.yaml')", "select nothing from results", "selec"):
-            with pytest.raises(sal.InputError, match=r"^The query failed: .*[^.!]\. The tables are results and curves; their columns are in the docs\.$"):
+            with pytest.raises(sal.InputError, match=r"^The query failed: .*[^.!]\. The tables are results \(image, target, .*, seconds\) and curves \(image, .*, y\)\.$"):
                 store.query(wrong)
         assert without_seconds(store) == before
         assert not (folder / "elsewhere.csv").exists()

@@ -197,7 +197,8 @@ class Store:
 
 def _failed(error: Exception) -> InputError:
     """What DuckDB says of a query."""
-    return InputError(f"The query failed: {str(error).splitlines()[0].rstrip('.!')}. The tables are {' and '.join(TABLES)}; their columns are in the docs.")
+    tables = " and ".join(f"{table} ({', '.join(columns)})" for table, columns in TABLES.items())
+    return InputError(f"The query failed: {str(error).splitlines()[0].rstrip('.!')}. The tables are {tables}.")
 
 
 def _is_whole(connection: "DuckDBPyConnection", file: Path, table: str) -> bool:

@@ -180,11 +180,14 @@ def _sentence(option: str, basis: Basis, choice: Choice) -> str:
     levels = {"weight_sigma": row.weight_sigma, "noise_level": row.noise_level}
     name = ", ".join(f"{key} {value:.3g}" for key, value in levels.items() if value or key == option)
     interval = f" [{_percent(row.low)}, {_percent(row.high)}]" if row.low is not None and row.high is not None else ""
-    what = f"{RULES[choice.rule]}: {name}, where {basis.measure} drops by {_percent(row.drop)} %{interval}"
+    drop = f"{basis.measure} drops by {_percent(row.drop)} %{interval}"
+    if not choice.reached and choice.rule != "halved":
+        return f"{RULES[choice.rule]}: none up to {LARGEST:g}; at {name} {drop}."
+    what = f"{RULES[choice.rule]}: {name}, where {drop}"
     if choice.rule == "searched together" and not row.weight_sigma:
         return f"{what}; the noise in the image alone costs that much, so nothing is left for the weights."
     if not choice.reached:
-        return f"{what}; no level of weight noise up to {LARGEST:g} alone costs 5 %." if choice.rule == "halved" else f"{what}; no level up to {LARGEST:g} costs 5 %."
+        return f"{what}; no level of weight noise up to {LARGEST:g} alone costs 5 %."
     if choice.low is None:
         return f"{what}."
     return f"{what}; the drop may be 5 % from {option} {choice.low:.3g} " + ("on." if choice.high is None else f"to {choice.high:.3g} (95 %).")
