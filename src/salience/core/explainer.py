@@ -98,18 +98,7 @@ class Explainer(Options):
         chunk: int | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Explain what the model saw in some images.
-
-        Args:
-            model: `Model` or `BlackBox`.
-            images: (n, c, h, w) in [0, 1], as `load_images` returns them.
-            targets: Class index or name, one for all images or one each; None takes the predicted class.
-            score: ``logit``, ``probability``, ``log_probability``, ``sigmoid``, or a callable of outputs
-                (n, k) and targets (n,); None takes the method's own.
-            seed: One int for all images (they share their draws), or one an image.
-            tolerance: Stop drawing for an image once the relative error of its map is at most this.
-            chunk: Images in one pass; by default from the image size. It never changes the draws.
-            progress: Called as ``progress(done, total)``.
+        """Explain what the model saw in some images; the arguments are those of `explain`.
 
         Returns:
             The maps with their errors, on the CPU.
@@ -308,8 +297,24 @@ def explain(
 ) -> Explanation:
     """Explain images by a method given as a specification, an explainer, or a function.
 
-    The arguments are those of `Explainer.__call__`; `method` is for example ``"rise:samples=500"``,
-    ``sal.SmoothGrad(samples=20)``, or a function of model, images and targets that returns maps.
+    Args:
+        method: For example ``"rise:samples=500"``, ``sal.SmoothGrad(samples=20)``, or a function of model, images and
+            targets that returns maps.
+        model: `Model` or `BlackBox`.
+        images: (n, c, h, w) in [0, 1], as `load_images` returns them.
+        targets: Class index or name, one for all images or one each; None takes the predicted class.
+        score: ``logit``, ``probability``, ``log_probability``, ``sigmoid``, or a callable of outputs
+            (n, k) and targets (n,); None takes the method's own.
+        seed: One int for all images (they share their draws), or one an image.
+        tolerance: Stop drawing for an image once the relative error of its map is at most this.
+        chunk: Images in one pass; by default from the image size. It never changes the draws.
+        progress: Called as ``progress(done, total)``.
+
+    Returns:
+        The maps with their errors, on the CPU.
+
+    Raises:
+        InputError: If something given cannot be used.
     """
     return Explainer.from_value(method)(model, images, targets, score=score, seed=seed, tolerance=tolerance, chunk=chunk, progress=progress)
 

@@ -141,22 +141,7 @@ class Metric(Options):
         chunk: int | None = None,
         progress: Progress | None = None,
     ) -> Judgement:
-        """Judge maps, wherever they were made.
-
-        Args:
-            model: `Model` or `BlackBox`.
-            images: (n, c, h, w) in [0, 1]; as `load_images` returns them, they know their original pictures.
-            targets: Class index or name, one for all or one each; None takes those of the explanation, else the predicted.
-            maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w).
-            masks: For metrics of localisation: one mask an image, a tensor or array, nonzero where the object is,
-                in the size of the original picture or of the model's input; or its boxes, (4,) or (k, 4): left, top, right,
-                bottom in pixels of the original picture from 0, the right and bottom edges not in it.
-            explainer: For metrics that change the image or the model: what makes new maps. With None, the
-                method of the explanation.
-            seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
-            score: What is measured of the model; None takes the metric's own.
-            chunk: Images in one pass.
-            progress: Called as ``progress(done, total)``.
+        """Judge maps, wherever they were made; the arguments are those of `measure`.
 
         Returns:
             Numbers, their errors and their curves.
@@ -225,14 +210,29 @@ def measure(
 ) -> Tensor | Judgement:
     """Judge maps by a metric given as a specification or an object.
 
-    The arguments are those of `Metric.__call__`; `metric` is for example ``"deletion:steps=28"``. Without
-    `maps` the `explainer` makes them, with the same seed.
+    Args:
+        metric: For example ``"deletion:steps=28"``, or ``sal.Deletion(steps=28)``.
+        model: `Model` or `BlackBox`.
+        images: (n, c, h, w) in [0, 1]; as `load_images` returns them, they know their original pictures.
+        targets: Class index or name, one for all or one each; None takes those of the explanation, else the predicted.
+        maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w). Without them the `explainer` makes them, with the same seed.
+        masks: For metrics of localisation: one mask an image, a tensor or array, nonzero where the object is,
+            in the size of the original picture or of the model's input; or its boxes, (4,) or (k, 4): left, top, right,
+            bottom in pixels of the original picture from 0, the right and bottom edges not in it.
+        explainer: For metrics that change the image or the model: what makes new maps. With None, the
+            method of the explanation.
+        seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
+        details: Whether to return errors and curves too.
+        score: What is measured of the model; None takes the metric's own.
+        chunk: Images in one pass.
+        progress: Called as ``progress(done, total)``.
 
     Returns:
         One number an image, (n,); with `details` a `Judgement`, which has errors and curves too.
 
     Raises:
-        InputError: If neither maps nor an explainer is given.
+        InputError: If neither maps nor an explainer is given, or something given cannot be used.
+        UndefinedError: If the metric has no value for an image.
     """
     chosen = Metric.from_value(metric)
     if maps is None:
