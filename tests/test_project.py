@@ -209,3 +209,12 @@ class TestOtherPackages:
         assert done.returncode == 2
         assert done.stderr.startswith("Error: other_methods, which an installed package adds to salience, cannot be imported (ModuleNotFoundError: ")
         assert done.stderr.endswith("mend or uninstall that package.\n")
+
+
+def test_python_has_what_the_command_line_has():
+    """`sal.audit`, `sal.tune` and `sal.list_objectives` were missing."""
+    from salience.cli import listing
+
+    lists = {f"list_{each.callback.__name__}" for each in listing.app.registered_commands}
+    assert {*lists, "explain", "measure", "attack", "audit", "tune", "train"} <= set(sal.__all__)
+    assert all(callable(getattr(sal, name)) for name in lists)
