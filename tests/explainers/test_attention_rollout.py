@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from layered_nets import Plain, distance, model, pictures, seeded, vit
+from torch import nn
 
 import salience as sal
 from salience.explainers.attention_rollout import AttentionRollout, _Attention, _rolled
@@ -37,6 +38,74 @@ def test_equals_the_definition(fused):
     assert torch.equal(AttentionRollout()(network, x, targets=2).maps, e.maps)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("options", "prefix", "read"),
+    [
+        ({"global_pool": "avg"}, 1, slice(1, None)),
+        ({"global_pool": "avg", "class_token": False, "reg_tokens": 3}, 3, slice(3, None)),
+        ({"global_pool": "map", "class_token": False}, 0, slice(None)),
+        ({"reg_tokens": 3}, 4, slice(1)),
+    ],
+)
+def test_the_rows_are_those_of_the_tokens_that_the_network_reads(options, prefix, read, fused):
+    """The first token's row was taken wherever tokens stood before those of the image, though nothing reads a register, or a class token beside an average."""
+    net = vit(**options)
+    for block in net.blocks:
+        block.attn.fused_attn = fused
+    network, x = model(net), pictures(2, 16, 24)
+    with torch.no_grad():
+        rolled = by_hand(net, network.normalise(x))[:, read].mean(1)
+    right = F.interpolate(rolled[:, prefix:].reshape(2, 1, 2, 3), (16, 24), mode="bilinear")
+    assert distance(AttentionRollout()(network, x).maps, right) < 1e-5
+
+
+def test_two_heads_of_a_distilled_network():
+    import timm
+
+    net = seeded(lambda: timm.create_model("deit_tiny_distilled_patch16_224", img_size=(16, 24), patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5))
+    network, x = model(net), pictures(2, 16, 24)
+    with torch.no_grad():
+        rolled = by_hand(net, network.normalise(x))[:, :2].mean(1)
+    right = F.interpolate(rolled[:, 2:].reshape(2, 1, 2, 3), (16, 24), mode="bilinear")
+    assert distance(AttentionRollout()(network, x).maps, right) < 1e-5
+
+
+def test_torchvisions_map_is_the_class_tokens_row():
+    import torchvision
+
+    net = seeded(lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=4))
+    nn.init.normal_(net.heads.head.weight)
+    network, x = model(net), pictures(2, 32, 32)
+    with torch.no_grad(), _Attention() as attention:
+        network(x)
+    right = F.interpolate(_rolled(attention.weights, 2)[:, 0, 1:].reshape(2, 1, 4, 4), (32, 32), mode="bilinear")
+    assert distance(AttentionRollout()(network, x).maps, right) < 1e-5
+
+
+def test_outputs_that_nothing_is_read_for_are_refused():
+    net = vit()
+    nn.init.zeros_(net.head.weight)
+    with pytest.raises(sal.InputError, match=r"^The outputs of visiontransformer do not depend on its last attention differentiably, so .* use rise, occlusion or lime\.$"):
+        AttentionRollout()(model(net), pictures(2, 16, 24))
+
+
+@pytest.mark.parametrize("name", ["cait", "volo", "twins"])
+def test_class_tokens_that_join_late_and_pooled_tokens_are_refused(name):
+    """VOLO's map left out its last layers, that of Twins its first ones."""
+    import timm
+
+    def make():
+        if name == "cait":
+            return timm.models.Cait(img_size=64, embed_dim=16, depth=2, num_heads=2, num_classes=4)
+        if name == "volo":
+            return timm.models.VOLO((1, 1), img_size=64, stem_hidden_dim=8, embed_dims=(16, 16), num_heads=(2, 2), num_classes=4)
+        return timm.models.Twins(img_size=64, embed_dims=(8, 16), num_heads=(1, 2), depths=(1, 1), sr_ratios=(2, 1), num_classes=4)
+
+    with pytest.raises(sal.InputError, match=rf"^{name} has no attention from layer to layer over one and the same set of tokens"):
+        AttentionRollout()(model(seeded(make)), pictures(1, 64, 64))
+
+
 def test_rows_of_the_product_sum_to_one():
     weights = [torch.rand(2, 4, 4).softmax(-1) for _ in range(3)]
     assert torch.allclose(_rolled(weights, 2).sum(-1), torch.ones(2, 4))
@@ -46,6 +115,7 @@ def test_torchvisions_multi_head_attention():
     import torchvision
 
     net = seeded(lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=4))
+    nn.init.normal_(net.heads.head.weight)
     network, x = model(net), pictures(2, 32, 32)
     with torch.no_grad(), _Attention() as attention:
         seen = network(x)

@@ -75,7 +75,12 @@ def test_every_image_of_a_batch_has_its_own_map():
 
 @pytest.mark.parametrize(
     ("options", "prefix", "name"),
-    [({}, 1, "blocks.1.norm1"), ({"reg_tokens": 3}, 4, "blocks.1.norm1"), ({"global_pool": "avg", "class_token": False}, 0, "norm")],
+    [
+        ({}, 1, "blocks.1.norm1"),
+        ({"reg_tokens": 3}, 4, "blocks.1.norm1"),
+        ({"global_pool": "avg", "class_token": False}, 0, "norm"),
+        ({"global_pool": "map", "class_token": False}, 0, "attn_pool.kv"),  # not the heads of its keys, (6 tokens x 8 channels)
+    ],
 )
 def test_token_grid_is_found(options, prefix, name):
     x = pictures(2, 16, 24)

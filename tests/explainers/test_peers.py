@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from layered_nets import pictures, seeded, vit
 from torch import nn
 
 import salience as sal
@@ -139,6 +140,20 @@ class TestCaptum:
         torch.testing.assert_close(theirs, nn.functional.interpolate(small, size=(11, 13), mode="bilinear"), rtol=1e-3, atol=1e-6)
         earlier = Captum("LayerGradCam", layer="0")(model, photos, targets=1).maps
         assert not torch.allclose(earlier, theirs)
+
+    @pytest.mark.parametrize("name", ["LayerGradCam", "GuidedGradCam"])
+    def test_channels_that_come_last_are_refused_where_it_sums_over_rows(self, name):
+        """The map was one of stripes."""
+        import timm
+
+        swin = seeded(lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, embed_dim=12, depths=(1, 1), num_heads=(1, 1), num_classes=4))
+        for net in (swin, vit(size=(64, 64))):
+            with pytest.raises(
+                sal.InputError, match=rf"^captum:{name} takes the second dimension of a layer for its channels, which are the last one of '.*' in .*: use gradcam or gradcam:GradCAM\.$"
+            ):
+                Captum(name)(sal.Model(net), pictures(2, 64, 64), targets=1)
+        maps = Captum("LayerGradientXActivation")(sal.Model(swin), pictures(2, 64, 64), targets=1).maps
+        torch.testing.assert_close(maps / maps.abs().max(), (found := sal.explain("gradcam:relu=false", sal.Model(swin), pictures(2, 64, 64), 1).maps) / found.abs().max(), rtol=1e-3, atol=1e-5)
 
     def test_occlusion_has_our_windows(self, conv, photos):
         theirs = sal.explain("captum:Occlusion:arguments=(sliding_window_shapes=(3,3,3),strides=(3,2,2))", conv, photos, targets=1).maps

@@ -123,9 +123,11 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     size = tuple(images.shape[-2:])
     noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images.device).requires_grad_(True)
     outputs, seen = _probe(model, noise, modules)
-    patches = [tuple(each.output.shape[-2:]) for each in seen if _layout(each.output, size) == "nchw"]
+    sequences = {each.output.shape[1:] for each in seen if each.output.ndim == 3}
+    shown = [each for each in seen if not _is_heads(each.output, sequences)]
+    patches = [tuple(each.output.shape[-2:]) for each in shown if _layout(each.output, size) == "nchw"]
     calls = [sum(earlier.name == each.name for earlier in seen[: each.place]) for each in seen]
-    found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each in seen if (layer := _layer(each, modules, size, patches)) is not None]
+    found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each in shown if (layer := _layer(each, modules, size, patches)) is not None]
     if name is not None:
         for _, layer in reversed(found):
             if layer.name == name:
@@ -188,6 +190,11 @@ def _all_through(outputs: Tensor, seen: _Seen, noise: Tensor) -> bool:
             return False
         todo += [following for following, _ in node.next_functions]
     return True
+
+
+def _is_heads(output: Tensor, sequences: set[torch.Size]) -> bool:
+    """Whether the output is a sequence (tokens, channels) in the heads of an attention, (n, heads, tokens, channels of a head): no map, though it has the shape of one."""
+    return output.ndim == 4 and torch.Size((output.shape[2], output.shape[1] * output.shape[3])) in sequences
 
 
 def _layout(output: Tensor, size: tuple[int, ...]) -> str | None:

@@ -14,6 +14,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
+from salience.core.model import Model
 from salience.core.montecarlo import Attribution
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -24,14 +25,15 @@ from salience.explainers._layers import find_layer, upsampled, white_box
 class AttentionRollout(Explainer):
     """How much of each image token reaches the class token through a transformer's attention, layer after layer.
 
-    A_L ... A_2 A_1 with A_l = (mean over heads of the attention of layer l + identity) / 2; the map is the class token's
-    row, or the mean over rows where there is no class token. It does not depend on the target. Enlarged bilinearly.
+    A_L ... A_2 A_1 with A_l = (mean over heads of the attention of layer l + identity) / 2; the map is the mean of the rows of
+    the tokens that the outputs are made from: the class token (with that of distillation, if there is one), or those of the image
+    where the network averages them. It does not depend on the target. Enlarged bilinearly.
 
-    Cost: two forward passes an image.
+    Cost: one forward pass an image, and for one image two forward passes and a backward pass through the last layer.
 
     Source: Abnar & Zuidema (2020), "Quantifying attention flow in transformers".
 
-    Differs from the source: nothing. Weights are recovered where attention is computed by a fused function. A network without
+    Differs from the source: which tokens are read is found by a gradient, as not every class token is. Weights are recovered where attention is computed by a fused function. A network without
     attention over one and the same set of tokens (convolutional, with windows or pooled tokens, with a class token that joins late) is refused.
     """
 
@@ -41,7 +43,7 @@ class AttentionRollout(Explainer):
         """The product of the attention matrices, at the image's tokens."""
         model = white_box(model, self)
         maps, outputs = [], []
-        layer = None
+        layer, read = None, torch.empty(0)
         for part in model.chunks(images, gradients=False):
             with torch.no_grad(), _Attention() as attention:
                 outputs.append(model.checked(model(images[part]), images[part]))
@@ -50,19 +52,25 @@ class AttentionRollout(Explainer):
                 raise InputError(
                     f"{model.name} has no attention from layer to layer over one and the same set of tokens (none at all, in windows, of pooled tokens, or a class token that joins late): use gradcam, or give a plain vision transformer."
                 )
-            layer = layer or find_layer(model, images, None)
+            if layer is None:
+                layer, read = find_layer(model, images, None), _read(model, images[:1])
             height, width = layer.grid
             if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width:
                 raise InputError(f"The {rolled.shape[-1]} tokens of {model.name} cannot be laid out over the image: use gradcam.")
-            rows = rolled[:, 0] if layer.prefix else rolled.mean(1)
+            rows = rolled[:, read].mean(1)
             maps.append(rows[:, layer.prefix :].unflatten(1, (1, height, width)))
         return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))
 
 
 def _rolled(weights: Sequence[Tensor], images: int) -> Tensor | None:
-    """The product of (A + 1) / 2 over the layers, (n, tokens, tokens), or None if they do not fit together."""
-    if not weights or any(each.shape != weights[0].shape or len(each) != images for each in weights):
+    """The product of (A + 1) / 2 over the layers, (n, tokens, tokens), or None if they do not fit together.
+
+    Attention by fewer queries than tokens pools these in the end, and mixes nothing.
+    """
+    tokens = max((each.shape[1] for each in weights), default=0)
+    if not tokens or any(each.shape[-1] != tokens or len(each) != images for each in weights):
         return None
+    weights = [each for each in weights if each.shape[1] == tokens]
     identity = torch.eye(weights[0].shape[-1], device=weights[0].device)
     rolled = identity.expand(weights[0].shape)
     for each in weights:
@@ -70,34 +78,52 @@ def _rolled(weights: Sequence[Tensor], images: int) -> Tensor | None:
     return rolled
 
 
+def _read(model: Model, image: Images) -> Tensor:
+    """From which tokens of the last attention the outputs are made, (tokens,).
+
+    Raises:
+        InputError: If from none.
+    """
+    with torch.enable_grad(), _Attention() as attention:
+        outputs = model(image.detach().requires_grad_(True))
+    weights = torch.linspace(-1, 1, outputs.numel(), device=outputs.device).view_as(outputs)
+    gradient = torch.autograd.grad(outputs, attention.last, weights, allow_unused=True)[0] if outputs.requires_grad else None
+    if gradient is None or not gradient.count_nonzero():
+        raise InputError(f"The outputs of {model.name} do not depend on its last attention differentiably, so it is unknown which tokens they are made from: use rise, occlusion or lime.")
+    return gradient.movedim(attention.axis, 0).flatten(1).any(1)
+
+
 class _Attention(TorchFunctionMode):
-    """Keeps the attention matrices (n, tokens, tokens), averaged over heads, in the order of the layers."""
+    """Keeps the attention matrices (n, queries, tokens), averaged over heads, in the order of the layers, and what the last one over all tokens has made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights: list[Tensor] = []
+        self.last, self.axis = torch.empty(0), 0
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            self._keep(_fused_weights(args, kwargs))
         if func is F.multi_head_attention_forward:
             call = inspect.signature(func).bind(*args, **kwargs)
             wanted = call.arguments.get("need_weights", True), call.arguments.get("average_attn_weights", True)
             call.arguments |= {"need_weights": True, "average_attn_weights": False}
             output, weights = func(*call.args, **call.kwargs)
-            self._keep(weights)
+            self._keep(weights, output, 0)
             return output, (weights.mean(1) if wanted[1] else weights) if wanted[0] else None
         result = func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            self._keep(_fused_weights(args, kwargs), result, -2)
         if func in (torch.softmax, Tensor.softmax, F.softmax):
-            self._keep(result)
+            self._keep(result, result, -2)
         return result
 
-    def _keep(self, weights: Tensor) -> None:
-        """Keep weights (n, heads, tokens, tokens); attention of other shapes (pooling by a query) does not mix tokens."""
-        if weights.ndim == 4 and weights.shape[-1] == weights.shape[-2]:
-            self.weights.append(weights.float().mean(1))
+    def _keep(self, weights: Tensor, made: Tensor, axis: int) -> None:
+        """Keep weights (n, heads, queries, tokens), and what they have made, with the queries along an axis."""
+        if weights.ndim == 4:
+            self.weights.append(weights.detach().float().mean(1))
+            if weights.shape[-1] == weights.shape[-2]:
+                self.last, self.axis = made, axis
 
 
 def _fused_weights(args: tuple, kwargs: dict) -> Tensor:

@@ -80,6 +80,9 @@ class Captum(Peer):
         make, attribute = self.functions()
         taken = accepted(make) | accepted(attribute)
         layer = find_layer(model, images, self.layer) if "layer" in taken else None
+        captum = self.imported()
+        if layer is not None and layer.layout != "nchw" and issubclass(self.method, captum.LayerGradCam | captum.GuidedGradCam):
+            raise InputError(f"{self.name} takes the second dimension of a layer for its channels, which are the last one of {layer.name!r} in {model.name}: use gradcam or gradcam:GradCAM.")
         network = ScoresOf(model, model.bound_score)
         method = self.method(network, **self.call_with(make, {} if layer is None else {"layer": layer.module}))
         one_by_one = "feature_mask" in taken or "baselines" in required(attribute)
