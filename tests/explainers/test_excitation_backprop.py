@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from layered_nets import Functional, Plain, Residual, distance, model, pictures, seeded, vit
+from torch import nn
 
 import salience as sal
 from salience.explainers.excitation_backprop import ExcitationBackprop
@@ -51,6 +52,18 @@ def test_probabilities_sum_to_one(make):
     maps = ExcitationBackprop(layer=layer)(network, x, targets=1).maps
     assert maps.min() >= 0
     assert torch.allclose(maps.sum((1, 2, 3)), torch.ones(2), atol=1e-3)
+
+
+def test_what_comes_from_nothing_positive_is_lost():
+    """The unit's value is its bias, or a negative activation times a negative weight: no input wins, as in the source, where the share of such units is zero."""
+    conv, body = nn.Conv2d(3, 2, 1, bias=False), nn.Conv2d(2, 2, 1, groups=2)
+    for weight, values in ((conv.weight, torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])), (body.weight, torch.tensor([[1.0], [-1.0]])), (body.bias, torch.tensor([0.0, 0.0]))):
+        weight.data = values.view(weight.shape)
+    head = nn.Linear(2, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0, 0], [1.0, 1.0]])
+    network = sal.Model(nn.Sequential(conv, body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head))
+    maps = ExcitationBackprop(layer="0")(network, pictures(2, 4, 5), targets=[0, 1]).maps
+    assert torch.allclose(maps.sum((1, 2, 3)), torch.tensor([1, 0.5]), atol=1e-4)
 
 
 def test_a_network_of_functions_has_no_layers_to_find():

@@ -114,6 +114,26 @@ def test_a_layer_without_influence_is_refused():
         GradCAM(layer="blocks.1")(model(vit(), size=(16, 24)), pictures(1, 16, 24))
 
 
+@pytest.mark.parametrize("method", ["gradcam", "excitation_backprop", "attention_rollout"])
+@pytest.mark.parametrize("net", [vit, lambda: seeded(Plain)])
+def test_a_network_without_gradient_is_refused(method, net):
+    """With a transformer it was torch's own error."""
+
+    class Still(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        @torch.no_grad()
+        def forward(self, x):
+            return self.net(x)
+
+    if method == "attention_rollout" and net is not vit:
+        pytest.skip("refused since it has no attention")
+    with pytest.raises(sal.InputError, match=r"^The outputs of still do not depend differentiably on the image: .*; use rise, occlusion or lime\.$"):
+        sal.explain(method, model(Still()), pictures(2, 16, 24), 1)
+
+
 def test_a_wrong_layer_is_refused():
     network = model(seeded(Plain))
     with pytest.raises(sal.InputError, match=r"Unknown layer 'conv9': did you mean conv"):

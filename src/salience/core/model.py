@@ -241,7 +241,7 @@ class Model(Classifier, nn.Module):
             total = score.of(values, targets).sum()
             gradient = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)[0] if total.requires_grad else None
             if gradient is None:
-                raise InputError(f"The outputs of {self.name} do not depend differentiably on the image: it works under no_grad, detaches, or is quantised; use rise, occlusion or lime.")
+                raise without_gradient(self.name)
             return gradient, values
 
     @contextmanager
@@ -271,6 +271,11 @@ class Model(Classifier, nn.Module):
             for each in tree_leaves(value):  # quantised layers keep more than one tensor, and what is none, under a name
                 digest.update(_bytes_of(each) if isinstance(each, Tensor) else repr(each).encode())
         return digest.hexdigest()
+
+
+def without_gradient(name: str) -> InputError:
+    """What to say of a network through which no gradient goes."""
+    return InputError(f"The outputs of {name} do not depend differentiably on the image: it works under no_grad, detaches, or is quantised; use rise, occlusion or lime.")
 
 
 def _bytes_of(value: Tensor) -> bytes:

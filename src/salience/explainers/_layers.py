@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
-from salience.core.model import Model
+from salience.core.model import Model, without_gradient
 from salience.core.quick import as_written
 from salience.core.types import Images, Maps
 
@@ -115,7 +115,7 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
         below_top: Whether a layer that is found must lie below the last one with weights.
 
     Raises:
-        InputError: If there is no such layer, or its output is not laid out over the image.
+        InputError: If there is no such layer, its output is not laid out over the image, or no gradient goes through the network.
     """
     modules = {each: module for each, module in model.module.named_modules() if not isinstance(module, torch.jit.ScriptModule)}  # which take no hooks
     if name is not None and name not in modules:
@@ -175,6 +175,8 @@ def _probe(model: Model, noise: Tensor, modules: dict[str, nn.Module]) -> tuple[
 
             stack.callback(module.register_forward_hook(keep).remove)
         outputs = model(noise)
+    if not outputs.requires_grad:
+        raise without_gradient(model.name)
     return outputs, seen
 
 

@@ -18,7 +18,8 @@ class ExcitationBackprop(Explainer):
     """The probability that each place of a layer wins when the target is traced downwards (marginal winning probability).
 
     P_i = sum_j P_j a_i max(w_ij, 0) / sum_i a_i max(w_ij, 0), from P = 1 at the target down to the layer, summed over its
-    channels: a map whose sum is 1 at the layer. Batch normalisation is merged into the layer before it, residual sums share in
+    channels: a map whose sum is at most 1 at the layer. What a unit has from nothing positive (from its bias, or from negative activations with
+    negative weights) it cannot hand on: hardly anything is lost in networks such as VGG and ResNet, most of it over depthwise convolutions. Batch normalisation is merged into the layer before it, residual sums share in
     proportion to the activations, max pooling hands on to the maximum. Enlarged bilinearly.
 
     Cost: about four forward passes an image.
@@ -26,7 +27,7 @@ class ExcitationBackprop(Explainer):
     Source: Zhang, Lin, Brandt, Shen & Sclaroff (2016), "Top-down neural attention by excitation backprop".
 
     Differs from the source: negative activations (before a ReLU, or of layers without one) count as none; units without any
-    active input are left out, so that the sum stays 1; the layer is by default the last one with at most 18 pixels between its positions,
+    active input are left out; the layer is by default the last one with at most 18 pixels between its positions,
     or the pooling layer that made its size (VGG16: features.23, ResNet-50: layer3).
     """
 
