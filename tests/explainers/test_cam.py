@@ -32,6 +32,17 @@ def test_relu_keeps_what_speaks_for_the_target():
     assert CAM(relu=True)(network, x).maps.min() >= 0
 
 
+def test_channels_may_come_last():
+    """Swin was told that it does not end in global average pooling."""
+    import timm
+
+    net = seeded(lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=(64, 96), window_size=2, embed_dim=12, depths=(1, 1), num_heads=(1, 1), num_classes=4))
+    network, x = model(net), pictures(2, 64, 96)
+    maps = CAM()(network, x, targets=1).maps
+    assert maps.flatten(1).std(1).min() > 0
+    assert distance(maps, GradCAM(relu=False)(network, x, targets=1).maps * 8 * 12) < 1e-4
+
+
 class TwoLayers(Plain):
     def forward(self, x):
         return torch.tanh(super().forward(x))

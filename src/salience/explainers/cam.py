@@ -68,8 +68,9 @@ class _End(TorchFunctionMode):
             self.inputs, self.outputs = first.float(), result.float()
             self.rounding = max(1e-3, 2 * torch.finfo(first.dtype).eps)
             self.weight = (args[1] if len(args) > 1 else kwargs["weight"]).detach().float()
-        elif isinstance(first, Tensor) and first.ndim == 4 and isinstance(result, Tensor) and result.numel() == first.shape[0] * first.shape[1] < first.numel():
-            self.features = first.detach().clone().float()
+        elif isinstance(first, Tensor) and first.ndim == 4 and isinstance(result, Tensor):
+            averaged = [each for each in (first, first.permute(0, 3, 1, 2)) if result.numel() == each.shape[0] * each.shape[1] < each.numel()]
+            self.features = averaged[0].detach().clone().float() if averaged else self.features
         return result
 
     def is_cam(self, outputs: Tensor) -> bool:
