@@ -113,9 +113,20 @@ def test_a_split_that_is_given_is_taken(run):
 def test_pictures_that_the_network_cannot_take_leave_nothing_behind(run, tmp_path):
     arguments = ("train", "standard", "--data", "cifar10:root=.,limit=8", *SMALL, "--out", "net")
     code, _, err = run(*arguments, "--size", "16")
-    assert (code, err) == (2, "Error: lenet cannot take pictures of 16 x 16: give another --size, such as 32, or another architecture.\n")
+    assert (code, err) == (2, "Error: lenet cannot take pictures of 16 x 16: give another --size, such as 32 or 224, or another architecture.\n")
     assert not (tmp_path / "net" / "run.json").exists()
     assert run(*arguments)[0] == 0
+
+
+def test_a_network_that_asserts_the_size_of_its_pictures(run):
+    code, _, err = run("train", "standard", "--architecture", "torchvision:vit_b_32", "--data", "cifar10:root=.,limit=8", "--out", "net")
+    assert (code, err) == (2, "Error: torchvision:vit_b_32 cannot take pictures of 32 x 32: give another --size, such as 32 or 224, or another architecture.\n")
+
+
+def test_a_device_that_is_not_there(run):
+    code, _, err = run("train", "standard", "--data", "cifar10:root=.,limit=8", *SMALL, "--out", "net", "--device", "nonsense")
+    assert code == 2
+    assert err.startswith("Error: The device 'nonsense' cannot be used here (")
 
 
 def test_data_sets_are_joined(run):

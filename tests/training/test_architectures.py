@@ -26,7 +26,7 @@ WEIGHTS = {
 """At full width, 10 classes: as published, or counted by hand."""
 
 OWN = [name for name in list_architectures() if "*" not in name]
-SMALL = {"lenet": 6, "resnet101": 2}
+SMALL = {"lenet": 6, "resnet18": 8, "resnet34": 8, "resnet101": 2}
 
 
 def small(name: str, **options) -> nn.Module:
@@ -132,6 +132,15 @@ def test_torchvision_by_name():
         Architecture.from_value("torchvision:resnet17").build()
     with pytest.raises(sal.InputError, match=r"^torchvision:resnet18 has its own width, and 3 channels: leave these options out\.$"):
         Architecture.from_value("torchvision:resnet18:width=3").build()
+
+
+@pytest.mark.parametrize(("name", "least"), [("resnet18", 8), ("resnet34", 8), ("resnet50", 2), ("resnet101", 2)])
+def test_residual_networks_too_narrow_for_torch_are_refused(name, least):
+    """With fewer channels the backward pass of a shortcut ended the process: torch writes beyond its memory."""
+    with pytest.raises(sal.InputError, match=rf"^{name}: width must be at least {least}, not {least - 1}\.$"):
+        Architecture.from_value(f"{name}:width={least - 1}")
+    net = Architecture.from_value(f"{name}:width={least}").build()
+    assert min(module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride == (2, 2)) == 8
 
 
 def test_what_is_not_an_architecture():

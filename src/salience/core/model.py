@@ -44,6 +44,18 @@ def check_precision(precision: str, device: torch.device | str = "cpu") -> None:
         warnings.warn(f"This processor has no instructions for bfloat16 (it has {here}), so passes take several times longer than in float32: leave precision at float32.", UserWarning, stacklevel=3)
 
 
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that cannot be used.
+
+    Raises:
+        InputError: If it is unknown, or not here.
+    """
+    try:
+        torch.zeros(1, device=device).item()  # which a device without values refuses
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
+
+
 def bfloat16_is_fast() -> bool:
     """Whether the processor has instructions for bfloat16, as far as torch tells."""
     return torch.backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX")

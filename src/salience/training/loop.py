@@ -18,7 +18,7 @@ import salience
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.files import atomic
-from salience.core.model import Model, check_precision
+from salience.core.model import Model, check_device, check_precision
 from salience.core.threads import with_threads
 from salience.core.types import Report
 from salience.training.architecture import Architecture
@@ -143,8 +143,9 @@ def train(
         The card: what the network was made from and how good it is.
 
     Raises:
-        InputError: If the folder holds a run and `resume` is not set, or another run; or recipe, architecture, start and data do not fit together.
+        InputError: If the folder holds a run and `resume` is not set, or another run; the device cannot be used; or recipe, architecture, start and data do not fit together.
     """
+    check_device(device)
     check_precision(precision, device)
     recipe, architecture = Recipe.from_value(recipe), Architecture.from_value(architecture)
     architecture = _with_classes(architecture, data)
@@ -198,8 +199,8 @@ def _check_fits(model: Model, architecture: Architecture) -> None:
     size = model.size or (32, 32)
     try:
         model.outputs(torch.zeros(1, model.channels_in, *size, device=model.device))
-    except RuntimeError as error:
-        raise InputError(f"{architecture} cannot take pictures of {size[0]} x {size[1]}: give another --size, such as 32, or another architecture.") from error
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"{architecture} cannot take pictures of {size[0]} x {size[1]}: give another --size, such as 32 or 224, or another architecture.") from error
 
 
 def _untrained(architecture: Architecture, data: Pictures, mean: tuple, std: tuple, seed: int, first: tuple | None) -> Model:

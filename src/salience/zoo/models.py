@@ -13,7 +13,7 @@ from torch import nn
 
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
-from salience.core.model import Model, check_precision
+from salience.core.model import Model, check_device, check_precision
 from salience.training.card import load_trained
 
 LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
@@ -46,10 +46,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         InputError: If there is no such model or precision, its package is missing, or its weights cannot be had.
     """
     kind, colon, rest = name.partition(":")
-    try:
-        torch.zeros(1, device=device).item()  # which a device without values refuses
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
+    check_device(device)
     check_precision(precision, device)
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights, which the caller's random state must not show
         if name in LITE_SIZES:

@@ -6,8 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from salience.core.options import option
 from salience.core.registry import register
 from salience.training.architecture import Architecture
+
+NARROWEST = 8
+"""Fewest channels into a convolution of 1 x 1 that leaves out every second pixel: its backward pass in torch 2.14 writes beyond its memory with 2 to 7, on a processor, channels last."""
 
 
 class Block(nn.Module):
@@ -64,6 +68,7 @@ class ResNet18(Architecture):
     Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10.
     """
 
+    width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST)
     depths: ClassVar = (2, 2, 2, 2)
 
     def build(self) -> nn.Module:
@@ -80,6 +85,7 @@ class ResNet34(Architecture):
     Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10.
     """
 
+    width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST)
     depths: ClassVar = (3, 4, 6, 3)
 
     def build(self) -> nn.Module:
@@ -96,6 +102,7 @@ class ResNet50(Architecture):
     Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10; the stride is in the 3 x 3.
     """
 
+    width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST // 4)
     depths: ClassVar = (3, 4, 6, 3)
 
     def build(self) -> nn.Module:
@@ -112,6 +119,7 @@ class ResNet101(Architecture):
     Differs from the source: it begins with one convolution of 3 x 3 without stride or pooling, as usual for CIFAR-10; the stride is in the 3 x 3.
     """
 
+    width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST // 4)
     depths: ClassVar = (3, 4, 23, 3)
 
     def build(self) -> nn.Module:
