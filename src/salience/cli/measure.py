@@ -206,7 +206,7 @@ def _mask(where: Path | None, image: Path, value: int | None) -> "np.ndarray | N
     if where is None:
         return None
     if where.is_file():
-        rows = [row for row in _files.table(where, ("file", *EDGES)) if row["file"] in (image.name, str(image))]
+        rows = [row for row in _files.table(where, ("file", *EDGES)).values() if row["file"] in (image.name, str(image))]
         if not rows:
             raise InputError(f"{where} has no box of {image.name}: add it, or leave --masks out.")
         try:

@@ -66,6 +66,17 @@ def root(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("outline", [[[1, 1, 5, 5]], [[]], "abc", {"size": [20, 30]}])
+def test_outlines_that_are_none(root, outline):
+    file = root / "annotations/instances_val2017.json"
+    stored = json.loads(file.read_text())
+    stored["annotations"] = [{"image_id": 1, "category_id": 17, "segmentation": outline}]
+    file.write_text(json.dumps(stored))
+    item = load_dataset("coco", root=root)[0]
+    with pytest.raises(sal.InputError, match=r"^An outline of COCO cannot be read \(.*\): give polygons of three points or more, or run lengths of the picture's size\.$"):
+        item.masks[17]
+
+
 def test_masks_are_the_union_of_a_class(root):
     data = load_dataset("coco", root=root)
     assert [item.name for item in data] == [f"{number:012d}.jpg" for number in (2, 4, 5, 6)]

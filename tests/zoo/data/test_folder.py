@@ -90,6 +90,8 @@ def test_refused(root, tmp_path_factory):
         ("file,class_index\nb.jpg,-1\n", "ROOT/labels.csv, line 2: class_index must be a whole number from 0, not '-1'."),
         ("file,class_index\nb.jpg\n", "ROOT/labels.csv, line 2: class_index must be a whole number from 0, not ''."),
         ("file,class_index\n,1\n", "ROOT/labels.csv, line 2: file is empty; name a file."),
+        ("file,class_index\n\n\nb.jpg,cat\n", "ROOT/labels.csv, line 4: class_index must be a whole number from 0, not 'cat'."),
+        ("file, class_index\nb.jpg, cat\n", "ROOT/labels.csv, line 2: class_index must be a whole number from 0, not 'cat'."),
     ],
 )
 def test_tables_refused(root, text, message):

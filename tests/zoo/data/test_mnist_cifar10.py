@@ -44,6 +44,9 @@ def test_mnist_as_torchvision_keeps_it(tmp_path):
     check(data, DIGITS[:4], DIGIT_LABELS[:4])
     assert data.classes == list("0123456789")
     assert sal.load_images(data[0].picture).shape == (1, 3, 28, 28)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"<html>Not found</html>")
+    with pytest.raises(sal.InputError, match=r"^torchvision cannot read MNIST in .* \(a damaged file\): get a whole copy, or set download=true\.$"):
+        load_dataset("mnist", root=tmp_path)
     (raw / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(sal.InputError, match=r"^torchvision cannot read MNIST in .* \(Dataset not found\. .*\): get a whole copy, or set download=true\.$"):
         load_dataset("mnist", root=tmp_path)

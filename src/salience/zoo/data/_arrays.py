@@ -98,6 +98,6 @@ def _from_torchvision(source: str, root: str, split: str, download: bool) -> tup
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)  # CIFAR-10's files were pickled by an old NumPy
             stored = getattr(datasets, source)(root, train=split == "train", download=download)
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise InputError(f"torchvision cannot read {source} in {root} ({str(error).splitlines()[0]}): get a whole copy, or set download=true.") from error
+    except (RuntimeError, OSError, ValueError, EOFError, AssertionError, KeyError) as error:
+        raise InputError(f"torchvision cannot read {source} in {root} ({str(error).partition(chr(10))[0] or 'a damaged file'}): get a whole copy, or set download=true.") from error
     return np.asarray(stored.data), np.asarray(stored.targets)

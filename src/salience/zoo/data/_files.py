@@ -61,17 +61,19 @@ def text(path: Path) -> str:
         raise InputError(f"{path} is not a text file: save it as UTF-8.") from error
 
 
-def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header; empty cells are "".
+def table(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The rows of a CSV file with a header, by the number of their line; empty cells are "", and spaces around a cell do not count.
 
     Raises:
         InputError: If a column is missing.
     """
     reader = csv.DictReader(text(path).splitlines(), restval="")
-    missing = [column for column in columns if column not in (reader.fieldnames or [])]
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    missing = [column for column in columns if column not in reader.fieldnames]
     if missing:
         raise InputError(f"{path} has no column {missing[0]}: its first line must name the columns {', '.join(columns)}.")
-    return [{key: value.strip() for key, value in row.items() if isinstance(value, str)} for row in reader]
+    numbered = ((reader.line_num, row) for row in reader)
+    return {line: {key: value.strip() for key, value in row.items() if isinstance(value, str)} for line, row in numbered}
 
 
 def mask_values(path: Path) -> np.ndarray:

@@ -173,8 +173,11 @@ def _decoded(height: int, width: int, outline: Any) -> np.ndarray:
         from pycocotools import mask as coco
     except ImportError as error:
         raise InputError("COCO's outlines need pycocotools: pip install 'salience[data]'.") from error
-    loose = isinstance(outline, list) or isinstance(outline["counts"], list)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools knows no NumPy 2 yet
-        decoded = coco.decode(coco.frPyObjects(outline, height, width) if loose else outline).astype(bool)
+    try:
+        loose = isinstance(outline, list) or isinstance(outline["counts"], list)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools knows no NumPy 2 yet
+            decoded = coco.decode(coco.frPyObjects(outline, height, width) if loose else outline).astype(bool)
+    except Exception as error:  # it raises that class itself
+        raise InputError(f"An outline of COCO cannot be read ({error}): give polygons of three points or more, or run lengths of the picture's size.") from error
     return decoded.any(-1) if decoded.ndim == 3 else decoded

@@ -32,7 +32,7 @@ class Folder(Dataset):
             return [(path.name, {}) for path in _files.pictures(where)]
         table = _files.found(where, self.labels)
         known: dict[str, dict[int, Path | None]] = {}
-        for line, row in enumerate(_files.table(table, ("file", "class_index")), 2):
+        for line, row in _files.table(table, ("file", "class_index")).items():
             name, index, mask = row["file"] and os.path.normpath(row["file"]), row["class_index"], row.get("mask")
             if not index.isdecimal():
                 raise InputError(f"{table}, line {line}: class_index must be a whole number from 0, not {index!r}.")
