@@ -1,6 +1,8 @@
 """What an explanation offers: reductions, intervals, slices, files."""
 
 import copy
+import dataclasses
+import math
 import pickle
 
 import numpy as np
@@ -179,6 +181,19 @@ def test_maps_are_no_pictures(smooth, tmp_path):
     with pytest.raises(sal.InputError, match=r"^Maps are kept as \.npz, not as map\.png: e\.save\('map\.npz'\) keeps the maps, e\.show\(\)\.savefig\('map\.png'\) a picture of them\.$"):
         smooth.save(tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_relative_error_is_the_same_from_a_file(conv, tmp_path, blocks):
+    """Without blocks it cannot be computed: what all values of a map share is not known then."""
+    e = sal.explain("rise:samples=40,grid=3", conv, torch.rand(3, 3, 12, 12))
+    e.save(tmp_path / "map.npz", blocks=blocks)
+    loaded = sal.Explanation.load(tmp_path / "map.npz")
+    assert torch.allclose(loaded.relative_error, e.relative_error)
+    assert torch.equal(loaded[1].relative_error, loaded.relative_error[1:2])
+    lost = dataclasses.replace(e, maps=torch.zeros_like(e.maps), blocks=torch.zeros_like(e.blocks))
+    lost.save(tmp_path / "lost.npz", blocks=blocks)
+    assert sal.Explanation.load(tmp_path / "lost.npz").relative_error.tolist() == [math.inf] * 3
 
 
 def test_a_failed_save_leaves_the_old_file(smooth, tmp_path, monkeypatch):

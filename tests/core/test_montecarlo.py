@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import salience as sal
-from salience.core.montecarlo import BLOCKS, Draws, Mean, Moments, jackknife, relative_error, run, together
+from salience.core.montecarlo import BLOCKS, Draws, Mean, Moments, jackknife, level_stderr, reached, relative_error, run, together
 
 
 class Plain(sal.Classifier):
@@ -100,8 +100,21 @@ def test_relative_error_takes_the_noise_off():
     signal = torch.randn(1, 1, 100, 100)
     noise = torch.full_like(signal, 0.5)
     noisy = signal + 0.5 * torch.randn_like(signal)
-    assert relative_error(noisy, noise).item() == pytest.approx(0.5, rel=0.03)
-    assert relative_error(torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 5, 5)).item() == math.inf
+    assert relative_error(noisy, noise, torch.zeros(1)).item() == pytest.approx(0.5, rel=0.03)
+    assert relative_error(torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 5, 5), torch.zeros(1)).item() == math.inf
+
+
+def test_relative_error_leaves_noise_that_all_values_share_in():
+    """It never was in the spread over the map: taking it off there made the error of maps of masks too large, or infinite."""
+    pattern = torch.randn(1, 1, 1, 60, 60, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(2)
+    values = pattern + 12 * torch.randn(200, 1, 1, 1, 1, generator=draw) + 3 * torch.randn(200, 1, 1, 60, 60, generator=draw)
+    done = run(draws_of(values), Moments(1, 200), n=1, samples=200, at_once=50, model=Plain()).estimate
+    level = level_stderr(done.maps, done.blocks, done.counts)
+    assert level.item() == pytest.approx(12 / 200**0.5, rel=0.35)
+    assert relative_error(done.maps, done.stderr, level).item() == pytest.approx((12**2 + 3**2) ** 0.5 / 200**0.5 / pattern.std().item(), rel=0.1)
+    assert reached(done, 1.0).item()
+    assert not reached(done, 0.8).item()
 
 
 @pytest.mark.parametrize("level", [0.1, 0.3, 0.9, 1 / 3, -7.0])
@@ -110,7 +123,7 @@ def test_a_map_that_is_the_same_everywhere_has_no_signal(level, error):
     """In float32 the variance of equal values is not 0: such maps were called converged."""
     even = torch.full((1, 1, 40, 40), level)
     rounded = torch.where(torch.rand(even.shape, generator=torch.Generator().manual_seed(0)) < 0.5, even, torch.nextafter(even, torch.tensor(9.0)))
-    assert relative_error(torch.cat([even, rounded]), torch.full((2, 1, 40, 40), error)).tolist() == [math.inf, math.inf]
+    assert relative_error(torch.cat([even, rounded]), torch.full((2, 1, 40, 40), error), torch.zeros(2)).tolist() == [math.inf, math.inf]
 
 
 def test_stopping_is_per_image_and_only_at_checkpoints():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from salience.core.errors import InputError
 from salience.core.files import atomic
-from salience.core.montecarlo import DREW, jackknife, relative_error
+from salience.core.montecarlo import DREW, jackknife, level_stderr, relative_error
 from salience.core.reduction import reduce
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
 
@@ -98,7 +98,12 @@ class Explanation:
     @property
     def relative_error(self) -> PerImage | None:
         """Mean standard error as a share of the map's spread (noise taken off), (n,); None if deterministic."""
-        return None if self.stderr is None else relative_error(self.maps, self.stderr)
+        if self.stderr is None:
+            return None
+        if self.blocks is not None and self.counts is not None:
+            return relative_error(self.maps, self.stderr, level_stderr(self.maps, self.blocks, self.counts))
+        kept = self.record["images"].get("relative_error")  # files of earlier versions lack it
+        return relative_error(self.maps, self.stderr, torch.zeros(len(self))) if kept is None else torch.tensor([math.inf if each is None else each for each in kept])
 
     def interval(self, level: float = 0.95) -> tuple[Maps, Maps]:
         """Lower and upper end of each value's confidence interval, by Student's t.
@@ -234,6 +239,8 @@ class Explanation:
         record["images"] = record["images"] | {"target": self.targets.tolist(), "samples": self.samples.tolist()}
         if self.converged is not None:
             record["images"]["converged"] = self.converged.tolist()
+        if self.relative_error is not None:
+            record["images"]["relative_error"] = self.relative_error.tolist()
         text = json.dumps(finite(record), allow_nan=False)
         with atomic(path) as file:
             np.savez_compressed(file, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})

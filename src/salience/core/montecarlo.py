@@ -183,21 +183,35 @@ def jackknife(whole: Tensor, without: Tensor, counts: Tensor) -> tuple[Tensor, T
     return ((pseudo - centre).square() / (share - 1)).mean(0).sqrt(), pseudo
 
 
-def relative_error(maps: Tensor, stderr: Tensor) -> PerImage:
+def level_stderr(maps: Tensor, blocks: Tensor, counts: Tensor) -> PerImage:
+    """Standard error of the mean of all values of a map, (n,), from its block estimates, as in `Estimate`."""
+    level, of_blocks, weights = maps.flatten(1).mean(1), blocks.flatten(2).mean(2), counts.to(blocks)
+    total = weights.sum(0)
+    return jackknife(level, (total * level - weights * of_blocks) / (total - weights), counts)[0]
+
+
+def relative_error(maps: Tensor, stderr: Tensor, level: PerImage) -> PerImage:
     """Mean standard error of a map as a share of the map's own spread.
 
     The spread is the standard deviation over the map's values with the variance of the noise taken
-    off; where nothing is left, or no more than float32 rounds, the error is infinite.
+    off; where nothing is left, or no more than float32 rounds, the error is infinite. Noise that all values share
+    moves none against another, so it is not in the spread: the noise there is that of the values less that of their mean.
+
+    Args:
+        maps: (n, c, h, w).
+        stderr: Of each value.
+        level: Standard error of each map's mean, as `level_stderr` gives it.
     """
     values, noise = maps.flatten(1).double(), stderr.flatten(1).double()
-    signal = values.var(1, correction=0) - noise.square().mean(1)
+    signal = values.var(1, correction=0) - (noise.square().mean(1) - level.to(noise).square()).clamp_min(0)
     rounding = torch.finfo(torch.float32).eps * values.abs().amax(1)
     return torch.where(signal > rounding.square(), noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf).float()
 
 
 def reached(estimate: Estimate, tolerance: float) -> Tensor:
     """Whether the relative error of each map is at most the tolerance, (n,)."""
-    return (relative_error(estimate.maps, estimate.stderr) <= tolerance).cpu()
+    level = level_stderr(estimate.maps, estimate.blocks, estimate.counts)
+    return (relative_error(estimate.maps, estimate.stderr, level) <= tolerance).cpu()
 
 
 @dataclass(frozen=True)

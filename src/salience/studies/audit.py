@@ -21,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from rich.console import Console, ConsoleOptions
 from rich.jupyter import JupyterMixin
@@ -290,7 +291,7 @@ def _pattern_error(e: Explanation) -> float | None:
     """
     if e.blocks is None or e.counts is None or len(e.counts) < 2:
         return None
-    return relative_error(less_mean(e.maps), e.stderr_of(less_mean)).item()
+    return relative_error(less_mean(e.maps), e.stderr_of(less_mean), torch.zeros(1)).item()
 
 
 def _alike(first: Saliency, second: Saliency) -> float:
