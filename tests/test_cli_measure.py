@@ -212,9 +212,10 @@ class TestStudy:
         return run
 
     def test_plan(self, run):
-        Path("study.yaml").write_text('name: two\nmodels: python:tiny_models:net\ndata: {folder: "."}\nmethods: gradient\nmetrics: gini\n')
+        Path("study.yaml").write_text('name: two\nmodels: python:tiny_models:net\ndata: {folder: "."}\nmethods: gradient\nmetrics: [gini, pointing_game]\n')
         code, out, _ = run("study", "plan", "study.yaml")
         assert code == 0
+        assert "2 of 2 pictures have no mask, which pointing_game needs: such rows will be failed.\n" in out
         assert "2 units" in out
         assert "minutes with one worker" in out
 

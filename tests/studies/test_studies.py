@@ -563,6 +563,9 @@ class TestResume:
         assert len(planned.units) == 9
         assert len({unit.id for unit in planned.units}) == 9
         assert sorted(unit.id for number in (1, 2) for unit in planned.part((number, 2))) == sorted(unit.id for unit in planned.units)
+        assert planned.note == "3 of 3 pictures have no mask, which pointing_game needs: such rows will be failed."
+        (folder / "study.yaml").write_text(STUDY.replace(", pointing_game", ""))
+        assert plan(read_study("study.yaml")).note == ""
 
 
 def process(*arguments: str, **options) -> subprocess.Popen:

@@ -40,6 +40,8 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
         row += [f"{each:.1f}", f"{each * images / 60:.1f}"]
     console().print(table(headings, rows))
     pairs = len(comparisons(study)) * len(study.similarities)
+    if found.note:
+        console().print(found.note, style="bold", highlight=False, markup=False, soft_wrap=True)
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
         console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image.", highlight=False)

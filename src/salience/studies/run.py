@@ -19,6 +19,8 @@ import torch
 import salience
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
+from salience.core.metric import Metric
+from salience.core.registry import facts_of
 from salience.core.types import Report
 from salience.perturb.tune import known_weight_sigma
 from salience.studies.engines import ENGINES
@@ -38,12 +40,22 @@ class Plan:
         units: Every image, model and method; all of an image together.
         images: The hash of every image, its labels and masks, by name.
         categories: The class indices of every kind of object that has several, as a COCO dog has.
+        maskless: Pictures that have no mask.
     """
 
     study: Study
     units: list[Unit]
     images: dict[str, str]
     categories: list[tuple[int, ...]]
+    maskless: int
+
+    @property
+    def note(self) -> str:
+        """What is in vain of what is planned; empty if nothing is."""
+        wanting = [metric for metric in self.study.quality if facts_of(type(Metric.from_value(metric))).get("needs_masks")]
+        if not wanting or not self.maskless:
+            return ""
+        return f"{self.maskless} of {len(self.images)} pictures have no mask, which {', '.join(wanting)} needs: such rows will be failed."
 
     def part(self, shard: tuple[int, int]) -> list[Unit]:
         """The units of shard I of N."""
@@ -68,6 +80,7 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
     images: dict[str, str] = {}
     categories: set[tuple[int, ...]] = set()
     lost: list[Exception] = []
+    maskless = 0
     wanted = limit if limit is not None else study.data.limit
     count = len(data) if wanted is None else min(len(data), wanted)
     if count == 0:
@@ -85,10 +98,11 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
             raise InputError(f"Two pictures are called {item.name}: names must differ, because seeds come from them.")
         images[item.name] = _fingerprint(item)
         categories |= {group for group in item.groups if len(group) > 1}
+        maskless += not item.masks
     if len(lost) == count:
         raise lost[0]
     units = [Unit(place, name, model, method) for place, name in enumerate(images) for model in study.models for method in study.methods]
-    return Plan(study, units, images, sorted(categories))
+    return Plan(study, units, images, sorted(categories), maskless)
 
 
 def estimate(planned: Plan, report: Report | None = None) -> dict[tuple[str, str], float]:
