@@ -23,7 +23,7 @@ from salience.explainers._layers import find_layer, upsampled, white_box
 
 @register("explainer", "attention_rollout", signed=False, stochastic=False, needs_gradient=True, cites="Abnar & Zuidema 2020")
 class AttentionRollout(Explainer):
-    """How much of each image token reaches the class token through a transformer's attention, layer after layer.
+    """How much of each image token reaches the tokens that are read at the end, through a transformer's attention, layer after layer.
 
     A_L ... A_2 A_1 with A_l = (mean over heads of the attention of layer l + identity) / 2; the map is the mean of the rows of
     the tokens that the outputs are made from: the class token (with that of distillation, if there is one), or those of the image
