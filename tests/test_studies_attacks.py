@@ -14,8 +14,9 @@ from PIL import Image
 from study_scripts import run
 
 import salience as sal
+from salience.attacks._judge import cosine_distance
 from salience.core.draws import streams
-from salience.core.objective import cosine_distance, shares
+from salience.core.objective import shares
 
 STUDIES = Path(__file__).parents[1] / "studies"
 NET = "python:tiny_models:net"

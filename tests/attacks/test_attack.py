@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import salience as sal
-from salience.attacks._judge import Judge
+from salience.attacks._judge import Judge, cosine_distance
 from salience.attacks._optimiser import Descent, composed, descend, penalised
 from salience.attacks._problem import Problem, fixed_draws, units
 from salience.cli.attack import row_of
@@ -17,7 +17,7 @@ from salience.core.classifier import Tape
 from salience.core.draws import streams
 from salience.core.metric import UndefinedError
 from salience.core.model import RecomputedGradient
-from salience.core.objective import cosine_distance, shares
+from salience.core.objective import shares
 from salience.core.robustness import compared
 from salience.perturb.relu import ReplaceReLU, softplus
 from salience.similarities.lpips import LPIPS

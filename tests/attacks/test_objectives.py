@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import salience as sal
-from salience.core.objective import cosine_distance, shares
+from salience.attacks._judge import cosine_distance
+from salience.core.objective import shares
 
 
 def spot(*places, size=(6, 8)):

@@ -14,8 +14,9 @@ from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer, MonteCarlo, checked_images
 from salience.core.explanation import Explanation
-from salience.core.objective import cosine_distance, shares
+from salience.core.objective import shares
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
+from salience.similarities.cosine_distance import CosineDistance
 
 HELD_OUT = 50
 """Draws of a random method, at least, for the figures that are reported."""
@@ -76,6 +77,11 @@ def check_differentiable(method: Explainer) -> None:
     entry = registry.entries("explainer").get(method.name)
     if entry is not None and not entry.facts.get("needs_gradient", True):
         raise not_differentiable(method)
+
+
+def cosine_distance(first: Saliency, second: Saliency) -> PerImage:
+    """The cosine distance of maps (n, h, w), as `CosineDistance` has it."""
+    return CosineDistance().compare(first[:, None], second[:, None]).float()
 
 
 def distances(maps: Maps, clean: Maps, aim: Saliency | None) -> dict[str, PerImage]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from salience.attacks._judge import Judge, check_differentiable, distances, is_random, map_aimed_at
+from salience.attacks._judge import Judge, check_differentiable, cosine_distance, distances, is_random, map_aimed_at
 from salience.attacks._optimiser import Descent, composed, descend, joined, random_change, without_denormals
 from salience.attacks._problem import Problem, fixed_draws
 from salience.attacks.attacked import Attacked
@@ -23,7 +23,7 @@ from salience.core.errors import InputError, unknown
 from salience.core.explainer import Base, Explainer, Target, checked_images, target_indices
 from salience.core.metric import UndefinedError
 from salience.core.model import Model
-from salience.core.objective import Objective, cosine_distance, shares
+from salience.core.objective import Objective, shares
 from salience.core.options import option
 from salience.core.perturbation import Perturbation
 from salience.core.quick import as_written

@@ -2,9 +2,6 @@
 
 from abc import abstractmethod
 
-import torch
-from torch import Tensor
-
 from salience.core import registry
 from salience.core.options import Options
 from salience.core.types import Maps, PerImage, Saliency
@@ -32,17 +29,6 @@ def shares(maps: Maps) -> Saliency:
     saliency = maps.abs().sum(1)
     total = saliency.sum((1, 2), keepdim=True)
     return saliency / total.clamp_min(1e-30)
-
-
-def cosine_distance(first: Tensor, second: Tensor) -> PerImage:
-    """1 less the cosine of maps (n, h, w): between 0 and 1 for shares; 1 if one is zero, 0 if both are.
-
-    It is half the squared distance of the maps brought to length 1, so equal maps have 0 exactly.
-    """
-    a, b = first.flatten(1).double(), second.flatten(1).double()
-    lengths = [each.norm(dim=1, keepdim=True) for each in (a, b)]
-    squared = (a / lengths[0].clamp_min(1e-300) - b / lengths[1].clamp_min(1e-300)).square().sum(1)
-    return torch.where(torch.minimum(*lengths)[:, 0] > 0, squared / 2, squared).float()
 
 
 def list_objectives() -> list[str]:
