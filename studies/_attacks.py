@@ -15,11 +15,11 @@ from torch import Tensor
 
 import salience as sal
 from _common import load, network, plain, positive, progress
-from salience.attacks._judge import HELD_OUT
+from salience.attacks._judge import HELD_OUT, cosine_distance
 from salience.attacks._problem import fixed_draws
 from salience.core.draws import streams
 from salience.core.files import atomic
-from salience.core.objective import cosine_distance, shares
+from salience.core.objective import shares
 
 DELTA, FLOW, ALL = "Delta", "Delta+StAdv", "Delta+StAdv+Recolor"
 COMBINED = (FLOW, ALL)

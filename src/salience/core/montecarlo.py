@@ -185,7 +185,8 @@ def jackknife(whole: Tensor, without: Tensor, counts: Tensor) -> tuple[Tensor, T
 
 def level_stderr(maps: Tensor, blocks: Tensor, counts: Tensor) -> PerImage:
     """Standard error of the mean of all values of a map, (n,), from its block estimates, as in `Estimate`."""
-    level, of_blocks, weights = maps.flatten(1).mean(1), blocks.flatten(2).mean(2), counts.to(blocks)
+    level, of_blocks = maps.flatten(1).mean(1, dtype=torch.float64), blocks.flatten(2).mean(2, dtype=torch.float64)
+    weights = counts.to(of_blocks)
     total = weights.sum(0)
     return jackknife(level, (total * level - weights * of_blocks) / (total - weights), counts)[0]
 
@@ -203,7 +204,8 @@ def relative_error(maps: Tensor, stderr: Tensor, level: PerImage) -> PerImage:
         level: Standard error of each map's mean, as `level_stderr` gives it.
     """
     values, noise = maps.flatten(1).double(), stderr.flatten(1).double()
-    signal = values.var(1, correction=0) - (noise.square().mean(1) - level.to(noise).square()).clamp_min(0)
+    own = noise.square().mean(1) - level.to(noise).square()
+    signal = values.var(1, correction=0) - torch.where(own > 0, own, 0.0)  # no clamp: methods that replace ReLUs would replace it
     rounding = torch.finfo(torch.float32).eps * values.abs().amax(1)
     return torch.where(signal > rounding.square(), noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf).float()
 
