@@ -11,7 +11,8 @@ import salience as sal
 from salience import cli
 from salience.metrics.deletion import Deletion
 from salience.metrics.insertion import Insertion
-from salience.studies.audit import METHODS, QUESTIONS, audit
+from salience.studies.audit import METHODS, audit
+from salience.studies.report_card import QUESTIONS
 
 CAT, COFFEE = (Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png"))
 TINY = ("--model", "python:tiny_models:net")

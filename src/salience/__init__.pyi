@@ -85,8 +85,9 @@ from .similarities.mse import MSE
 from .similarities.pearson import Pearson
 from .similarities.spearman import Spearman
 from .similarities.ssim import SSIM
-from .studies.audit import Finding, audit
+from .studies.audit import audit
 from .studies.report import write_report
+from .studies.report_card import Finding
 from .studies.run import run_study
 from .studies.store import Store
 from .studies.study import Study, read_study

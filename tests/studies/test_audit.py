@@ -13,7 +13,8 @@ from salience.core.draws import streams
 from salience.core.registry import entries
 from salience.explainers import _weight_noise
 from salience.studies import audit as card
-from salience.studies.audit import QUESTIONS, audit
+from salience.studies.audit import audit
+from salience.studies.report_card import QUESTIONS
 
 
 @pytest.fixture
