@@ -150,10 +150,11 @@ class Quick(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
+        if func in Waiting.METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         if torch._C._are_functorch_transforms_active() or func in LOOKING:
             raise StaleError
-        if func in Waiting.METADATA:
-            return func(*args, **kwargs)
         pending, self.pending = self.pending, None
         followed = pending is not None and func in AWAITED[type(pending)] and args and args[0] is pending
         if pending is not None and not followed:
