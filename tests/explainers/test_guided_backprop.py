@@ -51,6 +51,21 @@ def test_composes_with_a_base(plain):
     assert distance(guided, sal.IntegratedGradients(steps=3)(plain, x, targets=1).maps) > 0.1
 
 
+@pytest.mark.parametrize("method", [sal.BetaSmoothing, GuidedBackprop, sal.DeconvNet])
+def test_what_a_base_makes_of_its_maps_is_its_own(plain, method):
+    """A method of the user's, or of another library, may clip what it has found; the network is what is replaced."""
+
+    def clipped(network, images, targets):
+        return network.gradient(images, targets).clamp(min=0)
+
+    x = pictures()
+    whole = method(base=sal.Gradient())(plain, x, targets=1).maps
+    assert (whole < 0).any()
+    assert torch.equal(method(base=clipped)(plain, x, targets=1).maps, whole.clamp(min=0))
+    pytest.importorskip("captum.attr")
+    assert (method(base="captum:LayerGradCam:arguments=(relu_attributions=true)")(plain, x, targets=1).maps == 0).any()
+
+
 def test_a_network_without_relu_is_refused():
     network = model(vit(), size=(16, 24))
     with pytest.raises(sal.InputError, match=r"visiontransformer has no ReLU or ReLU6, so guided_backprop would be the plain gradient: choose another method\."):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from salience.core.quick import inside_network
 from salience.perturb.relu import ReplaceReLU, softplus
 
 X = torch.linspace(-9, 9, 19)
@@ -72,7 +73,7 @@ def test_every_relu_is_replaced(functions, ceiling):
             seen.append(top)
             return x + 1
 
-        with ReplaceReLU(replacement) as mode:
+        with inside_network(), ReplaceReLU(replacement) as mode:
             out = function(X.clone())
         assert seen == [ceiling], name
         assert mode.replaced == 1
@@ -81,7 +82,7 @@ def test_every_relu_is_replaced(functions, ceiling):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_nothing_else_is_replaced(name):
-    with ReplaceReLU(lambda x, top: x + 1) as mode:
+    with inside_network(), ReplaceReLU(lambda x, top: x + 1) as mode:
         out = OTHERS[name](X.clone())
     assert mode.replaced == 0
     assert torch.equal(out, OTHERS[name](X.clone()))
@@ -89,7 +90,7 @@ def test_nothing_else_is_replaced(name):
 
 def test_reused_modules_and_afterwards():
     relu = nn.ReLU()
-    with ReplaceReLU(lambda x, top: x - 1) as mode:
+    with inside_network(), ReplaceReLU(lambda x, top: x - 1) as mode:
         assert torch.equal(relu(relu(X.clone())), X - 2)
     assert mode.replaced == 2
     assert torch.equal(relu(X.clone()), X.clamp(min=0))
@@ -105,7 +106,7 @@ def test_in_place_calls_change_their_input(function):
         return y
 
     x = X.clone().requires_grad_(True)
-    with ReplaceReLU(lambda x, top: x.square()):
+    with inside_network(), ReplaceReLU(lambda x, top: x.square()):
         out = net(x)
     assert torch.equal(out, (2 * X).square())
     assert torch.equal(torch.autograd.grad(out.sum(), x)[0], 8 * X)
@@ -121,12 +122,12 @@ def test_leaky_relus_are_replaced_where_that_is_asked_for(name):
         return x.clamp(0, top)
 
     x, y = X.clone(), X.clone()
-    with ReplaceReLU(relu, leaky=True) as mode:
+    with inside_network(), ReplaceReLU(relu, leaky=True) as mode:
         out = LEAKY[name](x)
     assert (seen, mode.replaced) == ([float("inf")], 1)
     assert torch.allclose(out, LEAKY[name](y), atol=1e-6)
     assert torch.allclose(x, y, atol=1e-6)  # in place or not
-    with ReplaceReLU(lambda x, top: 0 * x, leaky=True):
+    with inside_network(), ReplaceReLU(lambda x, top: 0 * x, leaky=True):
         line = LEAKY[name](X.clone())
     assert torch.allclose(line[:9], LEAKY[name](X.clone())[:9], atol=1e-6)
     assert torch.allclose(line, -line.flip(0), atol=1e-6)
@@ -136,7 +137,7 @@ def test_every_channel_has_its_own_slope():
     prelu, x = nn.PReLU(3), torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         prelu.weight.copy_(torch.tensor([0.1, 0.5, -0.3]))
-    with ReplaceReLU(lambda x, top: x.clamp_min(0), leaky=True):
+    with inside_network(), ReplaceReLU(lambda x, top: x.clamp_min(0), leaky=True):
         assert torch.allclose(prelu(x), F.prelu(x, prelu.weight), atol=1e-6)
     assert torch.allclose(prelu(x)[:, 1], F.leaky_relu(x[:, 1], 0.5))
 

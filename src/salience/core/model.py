@@ -20,7 +20,7 @@ from torch.utils.checkpoint import CheckpointError
 from salience.core.classifier import Classifier, class_names, joined, pair
 from salience.core.errors import InputError, unknown
 from salience.core.memory import kept_memory
-from salience.core.quick import StaleError, function_modes, quick
+from salience.core.quick import StaleError, function_modes, inside_network, quick
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
@@ -183,7 +183,7 @@ class Model(Classifier, nn.Module):
         inputs = self.normalise(images)
         weight = next(self.module.parameters(), inputs)
         inputs = inputs.to(weight.dtype) if weight.is_floating_point() else inputs
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with inside_network(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             try:
                 outputs = self.module(inputs.contiguous(memory_format=self.found.memory_format))
             except RuntimeError as error:

@@ -9,8 +9,9 @@ learnt or kept between passes: weights may change from one to the next. Paramete
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -194,6 +195,25 @@ def check_kept() -> None:
 def as_written() -> AbstractContextManager:
     """Inside, networks of torch.compile run as they were written: the compiled ones call no hooks that are new, and hide their operations."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance") else nullcontext()
+
+
+class Depth(threading.local):
+    """How many passes through networks this thread is in."""
+
+    networks = 0
+
+
+depth = Depth()
+
+
+@contextmanager
+def inside_network() -> Iterator[None]:
+    """What happens inside is the network's own doing, not that of a method around it."""
+    depth.networks += 1
+    try:
+        yield
+    finally:
+        depth.networks -= 1
 
 
 def function_modes() -> list[TorchFunctionMode]:

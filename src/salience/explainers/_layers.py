@@ -38,7 +38,7 @@ def white_box(model: Classifier, method: Explainer) -> Model:
 
 
 def positive(values: Tensor) -> Tensor:
-    """max(values, 0), written without clamp, which an enclosing replacement of ReLU would catch."""
+    """max(values, 0), written without what is replaced inside networks, where hooks call it."""
     return torch.where(values > 0, values, torch.zeros_like(values))
 
 

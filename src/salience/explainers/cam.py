@@ -16,7 +16,7 @@ from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
-from salience.explainers._layers import positive, upsampled, white_box
+from salience.explainers._layers import upsampled, white_box
 
 
 @register("explainer", "cam", signed=True, stochastic=False, needs_gradient=True, cites="Zhou et al. 2016")
@@ -48,7 +48,7 @@ class CAM(Explainer):
                 raise InputError(f"{model.name} does not end in global average pooling and one linear layer, so it has no class activation map: use gradcam.")
             maps.append(torch.einsum("nkhw,nk->nhw", end.features, end.weight[targets[part]])[:, None])
         made = torch.cat(maps)
-        return Attribution(upsampled(positive(made) if self.relu else made, images.shape[-2:]), torch.cat(outputs))
+        return Attribution(upsampled(made.relu() if self.relu else made, images.shape[-2:]), torch.cat(outputs))
 
 
 class _End(TorchFunctionMode):

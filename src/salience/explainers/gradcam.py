@@ -14,7 +14,7 @@ from salience.core.montecarlo import Attribution
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Outputs, Targets
-from salience.explainers._layers import Layer, captured, find_layer, positive, upsampled, white_box
+from salience.explainers._layers import Layer, captured, find_layer, upsampled, white_box
 
 
 @register("explainer", "gradcam", signed=False, stochastic=False, needs_gradient=True, cites="Selvaraju et al. 2017")
@@ -52,7 +52,7 @@ class GradCAM(Explainer):
             raise InputError(f"The score does not depend on the image's part of layer {layer.name!r}: choose an earlier one, or none to have it found.")
         features = layer.spatial(kept[layer.call] if again else kept[layer.call].detach())
         maps = (layer.spatial(gradient).mean((2, 3), keepdim=True) * features).sum(1, keepdim=True)
-        return (positive(maps) if self.relu else maps), outputs if again else outputs.detach()
+        return (maps.relu() if self.relu else maps), outputs if again else outputs.detach()
 
 
 def _only_prefix(layer: Layer, gradient: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from salience.core.model import Model, logits_of
 from salience.core.options import option
+from salience.core.quick import inside_network
 from salience.core.registry import register
 from salience.core.types import Images, Outputs, Targets
 from salience.explainers._peers import Arguments, Member, Peer, made_by
@@ -65,4 +66,5 @@ class _OutputsOf(nn.Module):
         self.module = module
 
     def forward(self, inputs: Tensor) -> Outputs:
-        return logits_of(self.module(inputs))
+        with inside_network():
+            return logits_of(self.module(inputs))

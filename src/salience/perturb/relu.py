@@ -1,6 +1,6 @@
 """Another function in the place of every ReLU, for modules and functional calls alike.
 
-A `TorchFunctionMode` sees every call: ``relu``, ``relu_``, ``relu6``, ``hardtanh`` (which ``nn.ReLU6``
+A `TorchFunctionMode` sees every call that a network makes, and leaves alone those of methods that work around it: ``relu``, ``relu_``, ``relu6``, ``hardtanh`` (which ``nn.ReLU6``
 calls), ``clamp`` with the same bounds and ``threshold`` at 0; where it is asked for, ``leaky_relu`` and ``prelu``
 too. No module is touched, reused modules are no trouble, and nothing is left behind.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from salience.core.errors import InputError
-from salience.core.quick import check_kept
+from salience.core.quick import check_kept, depth
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_}
 THRESHOLD = {F.threshold, torch.threshold, torch.threshold_}
@@ -98,7 +98,7 @@ class SmoothSlope(torch.autograd.Function):
 
 
 class ReplaceReLU(TorchFunctionMode):
-    """Inside, every ReLU is `replacement(x, ceiling)`.
+    """Inside, every ReLU of a network is `replacement(x, ceiling)`.
 
     Args:
         replacement: From the input of the ReLU and its upper bound (infinity, or 6 for ReLU6) to its output.
@@ -119,10 +119,12 @@ class ReplaceReLU(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
+        if not depth.networks:
+            return func(*args, **kwargs)
         ceiling = _ceiling(func, args, kwargs)
         slope = _slope(func, args, kwargs) if self.leaky else None
         inputs = args[0] if args else kwargs.get("input")
-        if (ceiling is None and slope is None) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():  # indices are clamped too, by methods that work inside
+        if (ceiling is None and slope is None) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             return func(*args, **kwargs)
         check_kept()
         self.replaced += 1
