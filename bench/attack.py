@@ -26,10 +26,10 @@ def reach(model: sal.Model, photos: int, steps: int, threat: str) -> None:
     found = sal.attack(model, images, images.roll(1, 0), threat=threat, steps=steps)
     rows = []
     for i, label in enumerate(found.labels):
-        before, after = (float(each[i]) for each in found.distance_to_target)
+        before, after = (float(each[i]) for each in (found.distance_to_target_before, found.distance_to_target_after))
         kept = "yes" if found.class_kept[i] else "no"
-        rows.append([label, f"{found.probability[0][i]:.2f}", kept, f"{before:.3f}", f"{after:.3f}", f"{found.fall[i]:.0%}", f"{found.random_fall[i]:.0%}"])
-    sure = found.probability[0] >= 0.5
+        rows.append([label, f"{found.probability_before[i]:.2f}", kept, f"{before:.3f}", f"{after:.3f}", f"{found.fall[i]:.0%}", f"{found.random_fall[i]:.0%}"])
+    sure = found.probability_before >= 0.5
     fall, luck = float(found.fall.quantile(0.5)), float(found.random_fall.quantile(0.5))
     rows.append(["median", "", f"{int(found.class_kept.sum())} of {photos}", "", "", f"{fall:.0%}", f"{luck:.0%}"])
     asked = {
@@ -40,7 +40,7 @@ def reach(model: sal.Model, photos: int, steps: int, threat: str) -> None:
     for requirement, (met, column, value) in asked.items():
         cells = [f"{value:.0%}" if column == each else "" for each in ("kept", "before", "after", "fall", "random")]
         rows.append([f"asked for: {requirement}: {'met' if met else 'NOT met'}", "", *cells])
-    figures = {"fall": found.fall.tolist(), "random_fall": found.random_fall.tolist(), "kept": found.class_kept.tolist(), "probability": found.probability[0].tolist()}
+    figures = {"fall": found.fall.tolist(), "random_fall": found.random_fall.tolist(), "kept": found.class_kept.tolist(), "probability": found.probability_before.tolist()}
     figures |= {"met": {requirement: met for requirement, (met, *_) in asked.items()}, "ssim": found.ssim.tolist()}
     budgets = ", ".join(f"{each.name} {each.budget}" for each in found.attack.threats)
     name = "attack_reach" if threat == "delta" else f"attack_reach_{threat.replace('+', '_')}"

@@ -271,14 +271,14 @@ def chosen(data: dict[str, Any], models: Sequence[str], count: int | None) -> Pi
 def measured(attacked: Any) -> Figures:
     """The figures of an attack, by name."""
     found = {
-        "before": attacked.distance_to_target[0],
-        "after": attacked.distance_to_target[1],
+        "before": attacked.distance_to_target_before,
+        "after": attacked.distance_to_target_after,
         "random": attacked.random_distance_to_target,
         "fall": attacked.fall,
         "random fall": attacked.random_fall,
         "moved": attacked.distance_to_original,
         "kept": attacked.class_kept,
-        "probability": attacked.probability[0],
+        "probability": attacked.probability_before,
         "changed": 1 - attacked.ssim,
     }
     for name, rescale in (("lpips", True), ("lpips as published", False)):

@@ -56,6 +56,10 @@ def test_json_files_and_picture(run):
     (picture,) = row["pictures"]
     with Image.open(picture) as opened:
         assert opened.width > 1000
+    found = sal.attack(model, clean, sal.load_images(["b.png"], model), threat="delta:budget=0.02+stadv:budget=0.03+recolor", steps=3, seed=4)
+    figures = {name for name in row if re.search("^(distance_to|random_|probability_|objective_)|^ssim$", name)}
+    assert len(figures) == 11
+    assert {name: float(getattr(found, name)[0]) for name in figures} == {name: pytest.approx(row[name], abs=1e-5) for name in figures}, "Python and the command line have the same names"
     assert sorted(path.name for path in Path("out").iterdir()) == sorted([Path(row["perturbed"]).name, Path(picture).name])
     assert re.fullmatch(r"a\.attack-[0-9a-f]{6}\.png", Path(picture).name)
 

@@ -164,7 +164,7 @@ def test_an_attack_with_fixed_draws_is_also_judged_on_those(place, script):
     view = model.using(score=model.named_score("logit"))
     maps = fixed.method.attribute(view, images[:2], labels[:2], [stream.at(0, "attack", 0) for stream in streams([3, 4], 2)]).maps
     assert own["own before"] == pytest.approx(cosine_distance(shares(maps), attacked.aim).numpy(), abs=1e-4)
-    assert own["own after"] != pytest.approx(attacked.distance_to_target[1].numpy(), abs=1e-6)
+    assert own["own after"] != pytest.approx(attacked.distance_to_target_after.numpy(), abs=1e-6)
 
 
 def test_a_value_along_lines(script):

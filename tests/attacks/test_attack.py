@@ -184,7 +184,7 @@ def test_the_result_is_measured_on_the_network_itself(net, pictures):
     before, after = (sal.explain("gradient", net, each, found.targets).maps for each in (pictures, found.perturbed))
     aim = sal.explain("gradient", net, pictures.roll(1, 0)).maps
     assert torch.allclose(found.distance_to_original, cosine_distance(shares(before), shares(after)), atol=1e-4)
-    assert torch.allclose(found.distance_to_target[1], cosine_distance(shares(after), shares(aim)), atol=1e-4)
+    assert torch.allclose(found.distance_to_target_after, cosine_distance(shares(after), shares(aim)), atol=1e-4)
     with net.frozen():
         assert torch.equal(found.class_kept, net.outputs(pictures).argmax(1) == net.outputs(found.perturbed).argmax(1))
     assert torch.allclose(found.ssim, sal.similarity("ssim", pictures, found.perturbed))
@@ -202,7 +202,7 @@ def test_alone_or_together_the_same(net, pictures):
 @pytest.mark.parametrize("objective", ["top_k:share=0.1", "centre_of_mass"])
 def test_untargeted(objective, net, pictures):
     found = sal.attack(net, pictures, objective=objective, steps=30)
-    assert found.distance_to_target is None
+    assert found.distance_to_target_after is None
     assert (found.distance_to_original > found.random_distance_to_original).float().mean() >= 0.5
     assert (found.history[-1] < found.history[0]).all()
 
@@ -262,7 +262,7 @@ def test_of_several_runs_one_that_keeps_the_class_is_taken(net, pictures, monkey
     monkeypatch.setattr("salience.attacks.attack.descend", prescribed)
     found = sal.Attack(restarts=2).run(net, first, sal.Gradient()(net, other, targets=classes[:1]), random_draws=0)
     assert found.class_kept.all()
-    assert found.distance_to_target[1] > 0.01  # what was left aside had reached it
+    assert found.distance_to_target_after > 0.01  # what was left aside had reached it
 
 
 def test_a_fixed_attack_draws_once_and_a_fresh_one_anew(net, pictures):
@@ -438,7 +438,7 @@ def test_several_images_at_once_or_in_parts_come_out_alike(net, pictures):
     targets, seeds = [3, 2, 1, 0], [1, 2, 3, 4]
     whole, parts = (sal.Attack(steps=4, restarts=2).run(net.using(chunk=chunk), pictures, pictures.roll(1, 0), targets, seed=seeds, random_draws=1) for chunk in (4, 1))
     assert torch.allclose(whole.perturbed, parts.perturbed, atol=2e-3)
-    assert torch.allclose(whole.distance_to_target[1], parts.distance_to_target[1], atol=0.02)
+    assert torch.allclose(whole.distance_to_target_after, parts.distance_to_target_after, atol=0.02)
     assert torch.allclose(whole.history, parts.history, rtol=0.02, atol=1e-3)
     assert torch.allclose(whole.budget["delta"], parts.budget["delta"], atol=1e-5)
 
@@ -471,16 +471,16 @@ def test_what_was_made_small_is_reported(net, pictures, objective):
     """Of an attack without an aim only the distance to the map before was told, which it does not work on."""
     found = sal.Attack(objective=objective, steps=8, threat=(sal.Delta(budget=0.1),)).run(net, pictures, random_draws=3)
     clean, maps = (shares(each) for each in found.maps)
-    for value, each in zip(found.objective, (clean, maps), strict=True):
+    for value, each in zip((found.objective_before, found.objective_after), (clean, maps), strict=True):
         assert torch.allclose(value, found.attack.objective.loss(each, clean, None), atol=1e-6)
-    assert (found.objective[1] < found.objective[0]).all()
-    assert (found.objective[1].mean() < found.random_objective.mean()).all()
+    assert (found.objective_after < found.objective_before).all()
+    assert (found.objective_after.mean() < found.random_objective.mean()).all()
 
 
 def test_the_probabilities_and_the_flow_are_those_of_the_class_explained_and_of_the_moving_threat(net, pictures):
     targets = torch.tensor([3, 2, 1, 0])
     found = sal.Attack(threat="delta+stadv", steps=2).run(net, pictures, pictures.roll(1, 0), targets, random_draws=0)
-    for images, probability, predicted in zip((pictures, found.perturbed), found.probability, found.predictions, strict=True):
+    for images, probability, predicted in zip((pictures, found.perturbed), (found.probability_before, found.probability_after), found.predictions, strict=True):
         outputs = net.outputs(images)
         assert torch.allclose(probability, outputs.softmax(1).gather(1, targets[:, None])[:, 0], atol=1e-5)
         assert torch.equal(predicted, outputs.argmax(1))
@@ -548,7 +548,7 @@ def test_a_fixed_attack_is_also_judged_on_its_own_draws(net, pictures):
     found = sal.attack(net, pictures, aim, method=method, fixed=True, steps=15, seed=[1, 2, 3, 4])
     maps = method.attribute(net, found.perturbed, found.targets, [stream.at(0, "attack", 0) for stream in streams([1, 2, 3, 4], 4)]).maps
     assert torch.allclose(found.own_draws, cosine_distance(shares(maps), found.aim), atol=1e-5)
-    assert found.own_draws.mean() < found.distance_to_target[1].mean()
+    assert found.own_draws.mean() < found.distance_to_target_after.mean()
     assert sal.attack(net, pictures, aim, method=method, steps=1).own_draws is None
     assert sal.attack(net, pictures, aim, fixed=True, steps=1).own_draws is None
 

@@ -29,7 +29,7 @@ def test_every_image_has_its_rows(conv, attacked):
     assert abs(both.height - 2 * one.height) < 30
     texts = [each.get_text() for each in attacked.show().texts]
     assert texts.count("image before") == texts.count("map aimed at") == texts.count("flow") == 2
-    assert [any(f"probability {number(each)}" in text for text in texts) for each in attacked.probability[0].tolist()] == [True, True]
+    assert [any(f"probability {number(each)}" in text for text in texts) for each in attacked.probability_before.tolist()] == [True, True]
     assert attacked.show()._repr_png_() == attacked._repr_png_()
 
 

@@ -179,7 +179,7 @@ class Attack(Perturbation):
                 seen = distances(self.method.attribute(view, perturbed, chosen, fixed_draws(sources)).maps.detach().float(), clean, aim)
                 own = seen.get("target", seen["original"]).cpu()
             after = view.outputs(perturbed)
-        probabilities = [model.as_probabilities(outputs) for outputs in (before, after)]
+        probability_before, probability_after = (model.as_probabilities(outputs).gather(1, chosen[:, None])[:, 0].cpu() for outputs in (before, after))
         reached = attack._figures(maps, clean, aim)
         middle = {key: torch.stack([each[key] for each in random]).quantile(0.5, dim=0) if random else None for key in reached}
         return Attacked(
@@ -190,16 +190,19 @@ class Attack(Perturbation):
             labels=[model.label(int(each)) for each in chosen],
             new_labels=[model.label(int(each)) for each in after.argmax(1)],
             predictions=(before.argmax(1).cpu(), after.argmax(1).cpu()),
-            probability=(probabilities[0].gather(1, chosen[:, None])[:, 0].cpu(), probabilities[1].gather(1, chosen[:, None])[:, 0].cpu()),
+            probability_before=probability_before,
+            probability_after=probability_after,
             maps=(clean.cpu(), maps.cpu()),
             aim=None if aim is None else aim.cpu(),
             budget={threat.name: threat.used(values).cpu() for threat, values in zip(self.threats, parameters, strict=True)},
             flow=next((values.cpu() for threat, values in zip(self.threats, parameters, strict=True) if threat.name == "stadv"), None),
-            distance_to_target=None if aim is None else (cosine_distance(shares(clean), aim).cpu(), reached["target"].cpu()),
+            distance_to_target_before=None if aim is None else cosine_distance(shares(clean), aim).cpu(),
+            distance_to_target_after=None if aim is None else reached["target"].cpu(),
             distance_to_original=reached["original"].cpu(),
             random_distance_to_target=middle.get("target"),
             random_distance_to_original=middle["original"],
-            objective=(attack.aimed_at.loss(shares(clean), shares(clean), aim).cpu(), reached["objective"].cpu()),
+            objective_before=attack.aimed_at.loss(shares(clean), shares(clean), aim).cpu(),
+            objective_after=reached["objective"].cpu(),
             random_objective=middle["objective"],
             own_draws=own,
             history=history,

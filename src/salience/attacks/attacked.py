@@ -27,16 +27,19 @@ class Attacked:
         labels: Its names.
         new_labels: Names of the classes predicted after.
         predictions: Predicted classes before and after, (n,) each.
-        probability: Of the class explained, before and after.
+        probability_before: Of the class explained.
+        probability_after: Likewise.
         maps: Before and after, (n, c, h, w); for random methods from draws that the attack has not seen.
         aim: Shares of the map aimed at, (n, h, w); None without one.
         budget: For each threat what it used, (n,).
         flow: The spatial flow (n, h, w, 2), if that threat was there.
-        distance_to_target: Cosine distance to the map aimed at, before and after; None without one.
+        distance_to_target_before: Cosine distance of the map before to the one aimed at; None without one.
+        distance_to_target_after: Likewise of the map after.
         distance_to_original: Cosine distance of the maps before and after.
         random_distance_to_target: What random changes of the same budget reach, the median.
         random_distance_to_original: Likewise.
-        objective: What the attack makes small (`Objective.loss` of the map's shares), before and after.
+        objective_before: What the attack makes small (`Objective.loss` of the map's shares).
+        objective_after: Likewise.
         random_objective: What random changes of the same budget reach, the median.
         own_draws: Of a `fixed` attack of one run: the cosine distance to the map aimed at (or to the map before, without one) on the very draws
             that the attack was made with, which flatter it; else None.
@@ -53,16 +56,19 @@ class Attacked:
     labels: list[str]
     new_labels: list[str]
     predictions: tuple[Tensor, Tensor]
-    probability: tuple[Tensor, Tensor]
+    probability_before: Tensor
+    probability_after: Tensor
     maps: tuple[Maps, Maps]
     aim: Saliency | None
     budget: dict[str, PerImage]
     flow: Tensor | None
-    distance_to_target: tuple[PerImage, PerImage] | None
+    distance_to_target_before: PerImage | None
+    distance_to_target_after: PerImage | None
     distance_to_original: PerImage
     random_distance_to_target: PerImage | None
     random_distance_to_original: PerImage | None
-    objective: tuple[PerImage, PerImage]
+    objective_before: PerImage
+    objective_after: PerImage
     random_objective: PerImage | None
     own_draws: PerImage | None
     history: Tensor
@@ -110,13 +116,13 @@ class Attacked:
     @property
     def fall(self) -> PerImage | None:
         """By what share the distance to the map aimed at fell, (n,); NaN where it was 0."""
-        return None if self.distance_to_target is None else _fall(*self.distance_to_target)
+        return _fall(self.distance_to_target_before, self.distance_to_target_after)
 
     @property
     def random_fall(self) -> PerImage | None:
         """By what share random changes made it fall."""
-        return None if self.distance_to_target is None or self.random_distance_to_target is None else _fall(self.distance_to_target[0], self.random_distance_to_target)
+        return _fall(self.distance_to_target_before, self.random_distance_to_target)
 
 
-def _fall(before: PerImage, after: PerImage) -> PerImage:
-    return torch.where(before > 0, 1 - after / before, torch.nan)
+def _fall(before: PerImage | None, after: PerImage | None) -> PerImage | None:
+    return None if before is None or after is None else torch.where(before > 0, 1 - after / before, torch.nan)

@@ -137,7 +137,6 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
     def of(values: Any) -> float | None:
         return None if values is None else float(values[index])
 
-    before, after = (None, None) if found.distance_to_target is None else found.distance_to_target
     return {
         "method": str(found.attack.method),
         "threat": "+".join(map(str, found.attack.threats)),
@@ -145,19 +144,19 @@ def row_of(found: "Attacked", index: int) -> dict[str, Any]:
         "target": int(found.targets[index]),
         "label": found.labels[index],
         "class_kept": bool(found.class_kept[index]),
-        "probability_before": of(found.probability[0]),
-        "probability_after": of(found.probability[1]),
+        "probability_before": of(found.probability_before),
+        "probability_after": of(found.probability_after),
         "predicted_after": int(found.predictions[1][index]),
         "label_after": found.new_labels[index],
         "budget": {name: float(used[index]) for name, used in found.budget.items()},
         "bounds": found.bounds,
-        "distance_to_target_before": of(before),
-        "distance_to_target_after": of(after),
+        "distance_to_target_before": of(found.distance_to_target_before),
+        "distance_to_target_after": of(found.distance_to_target_after),
         "distance_to_original": of(found.distance_to_original),
         "random_distance_to_target": of(found.random_distance_to_target),
         "random_distance_to_original": of(found.random_distance_to_original),
-        "objective_before": of(found.objective[0]),
-        "objective_after": of(found.objective[1]),
+        "objective_before": of(found.objective_before),
+        "objective_after": of(found.objective_after),
         "random_objective": of(found.random_objective),
         "lpips": of(found.lpips),
         "ssim": of(found.ssim),

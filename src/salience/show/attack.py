@@ -47,7 +47,7 @@ def _image(grid: Grid, row: int, attacked: Attacked, index: int) -> None:
     change = (after - before).mean(0).numpy()
     largest = float(np.abs(change).max()) or 1e-6
     signed = Scale(-largest, largest, True, AGAINST + FOR[1:])
-    probabilities = [float(each[index]) for each in attacked.probability]
+    probabilities = [float(each[index]) for each in (attacked.probability_before, attacked.probability_after)]
     grid.text(row, 0, "image before")
     grid.picture(row, 0, _large(_rgb(before)))
     grid.under(row, 0, f"{attacked.labels[index]}, probability {number(probabilities[0])}", INK)
@@ -72,9 +72,9 @@ def _image(grid: Grid, row: int, attacked: Attacked, index: int) -> None:
 
 
 def _distances(attacked: Attacked, index: int, name: str) -> str:
-    if name == "map aimed at" and attacked.distance_to_target is not None:
+    if name == "map aimed at" and attacked.distance_to_target_before is not None and attacked.distance_to_target_after is not None:
         random = "" if attacked.random_distance_to_target is None else f" (a random change of the budget: {number(float(attacked.random_distance_to_target[index]))})"
-        return f"cosine distance to it: {number(float(attacked.distance_to_target[0][index]))} before, {number(float(attacked.distance_to_target[1][index]))} after{random}"
+        return f"cosine distance to it: {number(float(attacked.distance_to_target_before[index]))} before, {number(float(attacked.distance_to_target_after[index]))} after{random}"
     random = "" if attacked.random_distance_to_original is None else f"; a random change of the budget moves it by {number(float(attacked.random_distance_to_original[index]))}"
     return f"cosine distance to the map before: {number(float(attacked.distance_to_original[index]))}{random}"
 
