@@ -10,7 +10,7 @@ from quadratic import quadratic
 
 import salience as sal
 
-COPIES = 4000
+COPIES = 2500
 SHAPE = (3, 2, 3)
 
 
