@@ -340,8 +340,8 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
         first: (images,) or (images, seeds).
         second: Of the same images; or one constant for all.
         says: ``<``: the claim is that the first is less.
-        shared_seeds: The seeds are draws of weights that all images share: then p, which is over images for the weights drawn, counts only if the
-            interval, which has the draws of weights in it, leaves out 0; else it is 1.
+        shared_seeds: The seeds are draws of weights that all images share: then p is over images and draws, and counts only if the
+            interval leaves out 0; else it is 1.
     """
     test = paired_test(first, np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second, shared_seeds=shared_seeds)
     way = test.difference < 0 if says == "<" else test.difference > 0

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from salience.core.errors import InputError
-from salience.studies.statistics import Interval, bootstrap_interval, by_seed, generator, per_image
+from salience.studies.statistics import Interval, bootstrap_interval, by_seed, generator, p_of_shared_seeds, per_image
 
 FEWEST_PAIRS = 6
 """With fewer pairs no two-sided signed-rank test can reach p = 0.05."""
@@ -99,8 +99,8 @@ def paired_test(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int = 0, 
     far from zero; all flips if they have at most `MOST_OUTCOMES` outcomes, else (count + 1) / (resamples + 1) of
     random ones. With one value (0 and 1) this is McNemar's exact test.
 
-    The tests take images as independent. Where seeds are shared this holds for the weights drawn only, so look at the
-    interval as well.
+    The tests take images as independent. Where seeds are shared this holds for the weights drawn only: there p is at least
+    that of `p_of_shared_seeds`, for which the draws are a sample too.
 
     Args:
         a: (images,) or (images, seeds).
@@ -132,12 +132,13 @@ def paired_test(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int = 0, 
     why_not, p = "", np.nan
     if pairs < FEWEST_PAIRS:
         why_not = f"not testable: {pairs} pairs, at least {FEWEST_PAIRS} are needed"
-    elif shared_seeds and table.shape[1] < 2:
+    elif shared_seeds and np.isfinite(table).any(0).sum() < 2:
         why_not = f"not testable: {ONE_SEED}"
     elif not difference.any():
         p = 1.0
     else:
         p = _sign_flips(difference, seed, resamples) if few else _signed_ranks(ranks)
+        p = max(p, p_of_shared_seeds(table)) if shared_seeds else p
     return PairedTest(
         pairs,
         float(rows[both].mean()) if pairs else np.nan,
@@ -169,7 +170,7 @@ def compare(column: Mapping[str, ArrayLike], higher_is_better: bool, level: floa
 
     The best is the one with the best mean, over the images for which it is defined. A method is significantly worse if
     its p is under 1 - level and both its mean difference and its ranks are on the worse side; where weight draws are
-    shared, the difference's interval must leave out 0 too. The best is chosen on the same images, so that
+    shared, p counts them too and the difference's interval must leave out 0. The best is chosen on the same images, so that
     differences are a little larger than new images would show.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 from salience.core.errors import InputError
 
@@ -118,28 +118,52 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0, re
 
     Differs from the source: the stretched two-way interval combines these.
     """
-    table = by_seed(values)
-    table = table[np.isfinite(table).any(1)]
-    rows = per_image(table).values
-    n, tail = len(rows), _tail(level)
+    rows, effects = _images_and_seeds(values)
+    n, s, tail = len(rows), len(effects), _tail(level)
     if not shared_seeds:
         return _expanded(rows, lambda at: rows[at].mean(1), n, tail, seed, resamples)
-    if n < 2:
-        return Interval(np.nan, np.nan)
-
-    effects = per_image((table - rows[:, None]).T).values
-    effects = effects[np.isfinite(effects)]
-    s = len(effects)
-    if s < 2:
+    if n < 2 or s < 2:
         return Interval(np.nan, np.nan)
     if not np.ptp(effects) and not np.ptp(rows):
         return Interval(float(rows[0]), float(rows[0]))
     moved = _resampled(n, lambda at: rows[at].mean(1) - rows.mean(), resamples, generator(seed, 0)) * np.sqrt(n / (n - 1))
     moved += _resampled(s, lambda at: effects[at].mean(1) - effects.mean(), resamples, generator(seed, 1)) * np.sqrt(s / (s - 1))
     low, high = np.quantile(moved, [tail, 1 - tail])
-    width = 2 * np.hypot(*(stats.t.ppf(1 - tail, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each)) for each in (rows, effects)))
-    low, high = rows.mean() + np.array([low, high]) * width / (high - low)
+    low, high = rows.mean() + np.array([low, high]) * 2 * _reach(rows, effects, tail) / (high - low)
     return Interval(float(low), float(high))
+
+
+def p_of_shared_seeds(values: ArrayLike) -> float:
+    """The p-value of a mean of 0, two-sided, where columns are draws that all images share: images and draws are both a sample.
+
+    It is 1 - level of the interval that reaches from the mean to 0, its width being that of `bootstrap_interval`. NaN for fewer
+    than two images or seeds.
+
+    Args:
+        values: (images, seeds).
+    """
+    rows, effects = _images_and_seeds(values)
+    if len(rows) < 2 or len(effects) < 2:
+        return float("nan")
+    mean, least = abs(rows.mean()), 1e-15
+    if _reach(rows, effects, least) <= mean:
+        return 2 * least if mean else 1.0
+    return float(2 * optimize.brentq(lambda tail: _reach(rows, effects, tail) - mean, least, 0.5))
+
+
+def _images_and_seeds(values: ArrayLike) -> tuple[Float[np.ndarray, " images"], Float[np.ndarray, " seeds"]]:
+    """The mean of each image, and each seed's mean deviation from its images' means, of what has a value."""
+    table = by_seed(values)
+    table = table[np.isfinite(table).any(1)]
+    rows = per_image(table).values
+    deviations = table - rows[:, None]
+    effects = _ratio(np.nansum(deviations, 0), np.isfinite(deviations).sum(0))
+    return rows, effects[np.isfinite(effects)]
+
+
+def _reach(rows: np.ndarray, effects: np.ndarray, tail: float) -> float:
+    """Half the width of an interval of the mean over images and shared seeds."""
+    return float(np.hypot(*(stats.t.isf(tail, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each)) for each in (rows, effects))))
 
 
 def pointing_accuracy(hits: ArrayLike, classes: ArrayLike, images: ArrayLike | None = None, level: float = 0.95, seed: int = 0, resamples: int = 5000) -> Accuracy:

@@ -56,7 +56,7 @@ def heading(column: Column) -> str:
 LEGEND = (
     "Mean over images and its 95 % interval (bootstrap over images; over weight draws too where they are shared, which is wide where they are few). Bold: the best, and what is not significantly "
     "worse by a paired two-sided test (Wilcoxon, zeros by Pratt; sign flips for metrics of few values) with Holm's correction over the methods of a column (where weight "
-    "draws are shared the interval of the difference must leave out 0 too). Not significant is not equal: look at the interval of the difference. A question mark: could not be tested against the best."
+    "draws are shared p counts them too, and the interval of the difference must leave out 0). Not significant is not equal: look at the interval of the difference. A question mark: could not be tested against the best."
 )
 
 
