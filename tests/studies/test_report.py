@@ -19,6 +19,8 @@ from salience.studies.compare_studies import as_row, compare_studies, settings
 from salience.studies.report import write_report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
+from salience.studies.summary import tables
+from salience.studies.tabulated import escaped, unmarked
 from salience.studies.variance import flip_probability, variance_split
 from salience.studies.work import Unit
 
@@ -91,11 +93,18 @@ def page(written):
 
 def test_three_files(written):
     assert list(written) == ["report.html", "tables.md", "tables.tex", "path"]
-    assert written["tables.md"].startswith("# made <up>\n\nMean over images")
+    assert written["tables.md"].startswith("# made \\<up\\>\n\nMean over images")
     assert written["tables.md"].count("\n## ") == written["tables.tex"].count(r"\begin{table}") == written["tables.tex"].count(r"\end{table}") == 4
     assert written["tables.tex"].count("{") == written["tables.tex"].count("}")
     for name in ("tables.md", "tables.tex"):
         assert "nan" not in written[name].lower()
+
+
+def test_what_was_left_out_and_not_tested_stands_in_both_files_of_tables(study, written):
+    """Without its notes a printed table says less than it must: what bold is worth, what was left out."""
+    notes = [note for table in tables(study) for note in table.notes]
+    assert notes
+    assert all(escaped(note) in written["tables.tex"] and unmarked(note) in written["tables.md"] for note in notes)
 
 
 def test_they_go_into_the_study_by_default(tmp_path):

@@ -200,6 +200,7 @@ def test_latex_is_balanced_and_escaped(found):
     assert rows[0] == r"method & deletion (low) & relative\_error \\"
     assert rows[1].startswith(r"\texttt{gradient} & \textbf{0.25 [")
     assert escaped("a_b%&#${}~^\\") == r"a\_b\%\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert escaped("<a|b>") == r"\textless{}a\textbar{}b\textgreater{}"  # LaTeX's own letters for these are other signs
 
 
 def test_numbers_that_are_not_known_are_dashes():

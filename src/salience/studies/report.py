@@ -11,7 +11,7 @@ from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
 from salience.studies.summary import Column, Table, incomplete, left_out, shares_weights, tables, threads_of, units_done
-from salience.studies.tabulated import BELOW, LEGEND, escaped, heading, latex, line, markdown, number, p_value, shares, with_interval
+from salience.studies.tabulated import BELOW, LEGEND, escaped, heading, latex, line, markdown, number, p_value, shares, unmarked, with_interval
 
 GALLERY = 12
 """Pictures (with a model and a class each) whose maps are shown at most."""
@@ -60,9 +60,9 @@ def write_report(store: Store, out: str | Path | None = None, progress: Progress
 
 
 def _all_markdown(name: str, found: list[Table], warning: str) -> str:
-    parts = [f"# {name}", *([f"**{warning}**"] if warning else []), f"{LEGEND} {BELOW}"]
+    parts = [f"# {unmarked(name)}", *([f"**{warning}**"] if warning else []), f"{LEGEND} {BELOW}"]
     for table in found:
-        parts += [f"## {table.title}", markdown(table), *table.notes]
+        parts += [f"## {unmarked(table.title)}", markdown(table), *map(unmarked, table.notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,7 +71,8 @@ def _all_latex(found: list[Table], warning: str) -> str:
     if warning:
         parts += ["", rf"\noindent\textbf{{{escaped(warning)}}}"]
     for table in found:
-        parts += ["", r"\begin{table}[htbp]", r"\centering", r"\small", rf"\caption{{{escaped(table.title)}}}", latex(table), r"\end{table}"]
+        parts += ["", r"\begin{table}[htbp]", r"\centering", r"\small", rf"\caption{{{escaped(table.title)}}}", latex(table)]
+        parts += [*(f"\n\\footnotesize {escaped(note)}" for note in table.notes), r"\end{table}"]
     return "\n".join(parts) + "\n"
 
 

@@ -148,9 +148,16 @@ def _tabular(rows: Sequence[Sequence[str]], words: int) -> str:
     return "\n".join([begin, r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"])
 
 
-SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+NAMED = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
+SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {letter: rf"\text{name}{{}}" for letter, name in NAMED.items()})
+MARKS = str.maketrans({letter: f"\\{letter}" for letter in "\\`*<>[]|&"})
 
 
 def escaped(text: str) -> str:
     """Text in LaTeX."""
     return text.translate(SPECIAL)
+
+
+def unmarked(text: str) -> str:
+    """Text in Markdown."""
+    return text.translate(MARKS)
