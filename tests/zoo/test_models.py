@@ -9,6 +9,7 @@ import skimage.data
 import torch
 
 import salience as sal
+from salience.core.model import check_device
 
 SHIPPED = Path(skimage.data.__file__).parent
 
@@ -126,6 +127,17 @@ def test_bad_names(name, message):
 def test_bad_device():
     with pytest.raises(sal.InputError, match=r"^The device 'warp' cannot be used here \(.*\): use cpu\.$"):
         sal.load_model(device="warp")
+
+
+def test_why_a_device_cannot_be_used_is_one_sentence(monkeypatch):
+    """Of a backend that is not compiled in, torch says a page: all the backends that there are."""
+
+    def missing(*size, device):
+        raise NotImplementedError("Could not run 'aten::empty' with the 'MPS' backend. This could be because of many things. It is available for these: [CPU, CUDA].\n\nCPU: registered")
+
+    monkeypatch.setattr(torch, "zeros", missing)
+    with pytest.raises(sal.InputError, match=r"^The device 'mps' cannot be used here \(Could not run 'aten::empty' with the 'MPS' backend\): use cpu\.$"):
+        check_device("mps")
 
 
 def test_a_device_without_values():

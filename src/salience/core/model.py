@@ -53,7 +53,8 @@ def check_device(device: torch.device | str) -> None:
     try:
         torch.zeros(1, device=device).item()  # which a device without values refuses
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}): use cpu.") from error
+        why = str(error).splitlines()[0].partition(". ")[0]  # torch goes on for a page where a backend is missing
+        raise InputError(f"The device {device!r} cannot be used here ({why}): use cpu.") from error
 
 
 def bfloat16_is_fast() -> bool:
