@@ -119,6 +119,19 @@ def test_metrics_by_class_have_their_mean_over_classes(tmp_path, monkeypatch):
     assert (accuracy.mean, accuracy.classes) == (0.5, {"0": 0.0, "1": 1.0})
 
 
+def test_an_interval_of_hits_alone_is_said_to_be_too_narrow(tmp_path, monkeypatch):
+    """A method that hits in all of 16 pictures with an interval from 1 to 1 looks certain; its true share may be 0.8."""
+    monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)
+
+    def change(row):
+        return row | {"metric": "pointing_game", "value": float(row["method"] == "gradient" or row["image"] < "image_03")} if row["metric"] == "deletion" else row
+
+    notes = tables(made(tmp_path, change=change, metrics=["pointing_game", "ssim"]))[0].notes
+    assert [note for note in notes if "a point" in note] == [
+        "pointing_game: all pictures of gradient have one value, so the interval is a point, which is too narrow: where 16 pictures agree, up to 21% of all may still differ."
+    ]
+
+
 def test_classes_of_one_kind_of_object_are_one(tmp_path, monkeypatch):
     """Three cats by three names, all hit, and a fish, missed: the mean over kinds is 1/2, over names it would be 3/4."""
     monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)

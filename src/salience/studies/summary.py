@@ -145,6 +145,13 @@ class Table:
         weak = [metric for metric, each in compared.items() if (pairs := [test.pairs for test in each if not test.why_not]) and len(pairs) * 2.0 ** (1 - max(pairs)) > 0.05]
         if weak:
             found.append(f"{', '.join(weak)}: with so few pairs and so many methods nothing can be significantly worse after Holm's correction, so bold says nothing; look at the differences.")
+        for column in self.columns:
+            alike = {method: each.images for method, each in column.comparison.methods.items() if column.accuracies and each.images > 1 and each.interval.low == each.interval.high}
+            if alike:
+                found.append(
+                    f"{column.metric}: all pictures of {'; '.join(alike)} have one value, so the interval is a point, which is too narrow: "
+                    f"where {(least := min(alike.values()))} pictures agree, up to {1 - 0.025 ** (1 / least):.0%} of all may still differ."
+                )
         narrow = [column.metric for column in self.columns if column.has_narrow_intervals]
         if narrow:
             found.append(
