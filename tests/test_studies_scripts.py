@@ -197,6 +197,7 @@ def test_data_are_sought_in_one_folder_by_all_scripts(script, tmp_path, monkeypa
 
 def test_a_missing_folder_is_named_with_the_option_that_names_another(script, tmp_path, monkeypatch):
     common = script("_common")
+    monkeypatch.setattr(common, "DATA", tmp_path / "no data")
     monkeypatch.chdir(tmp_path)
     given = argparse.Namespace(out=tmp_path / "out")
     with pytest.raises(sal.InputError, match=r"^A folder of photographs is needed and not found at nowhere: say where it is with --photos\.$"):
