@@ -199,6 +199,16 @@ def test_alone_or_together_the_same(net, pictures):
     assert torch.equal(alone.perturbed, again.perturbed)
 
 
+def test_one_image_aimed_at_gives_every_image_the_map_it_has_alone(net, pictures):
+    """The map aimed at was drawn once, by the first image's seed: the others' attacks depended on which image that was."""
+    options = {"steps": 2, "method": "smoothgrad:samples=3"}
+    together = sal.attack(net, pictures[:3], pictures[3:4], seed=[1, 2, 3], **options)
+    alone = sal.attack(net, pictures[2:3], pictures[3:4], seed=[3], **options)
+    assert torch.allclose(together.aim[2], alone.aim[0], rtol=1e-4)
+    assert torch.allclose(together.distance_to_target[0][2], alone.distance_to_target[0][0], rtol=1e-4)
+    assert not torch.allclose(together.aim[0], together.aim[2], rtol=1e-2)
+
+
 @pytest.mark.parametrize("objective", ["top_k:share=0.1", "centre_of_mass"])
 def test_untargeted(objective, net, pictures):
     found = sal.attack(net, pictures, objective=objective, steps=30)

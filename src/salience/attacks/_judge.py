@@ -107,6 +107,8 @@ def map_aimed_at(toward: Any, method: Explainer, view: Classifier, images: Image
         maps = toward.maps
     elif isinstance(toward, Tensor) and toward.ndim == 4 and toward.shape[1] == view.channels_in and (toward.shape[1] > 1 or toward.min() >= 0):
         others = checked_images(toward, view).clone()  # what was made in inference mode has no gradient
+        if len(others) == 1 and is_random(method) and len(set(streams)) > 1:
+            others = others.expand(len(images), -1, -1, -1)  # each image's aim has its own draws, as it has alone
         maps = Judge(view, method, view.outputs(others).argmax(1), [*streams, *streams[:1] * len(others)][: len(others)], draws="aim").maps(others)
     else:
         maps = torch.as_tensor(toward).float()
