@@ -196,6 +196,14 @@ def test_the_relative_error_is_the_same_from_a_file(conv, tmp_path, blocks):
     assert sal.Explanation.load(tmp_path / "lost.npz").relative_error.tolist() == [math.inf] * 3
 
 
+def test_an_error_that_one_draw_does_not_tell_is_unknown_from_a_file_too(conv, photos, tmp_path):
+    """It came back as infinite, which is said of maps without a signal."""
+    e = sal.explain("smoothgrad:samples=1", conv, photos, targets=1)
+    e.save(tmp_path / "map.npz")
+    assert e.relative_error.isnan().all()
+    assert sal.Explanation.load(tmp_path / "map.npz").relative_error.isnan().all()
+
+
 def test_a_failed_save_leaves_the_old_file(smooth, tmp_path, monkeypatch):
     path = tmp_path / "map.npz"
     smooth.save(path)

@@ -103,7 +103,10 @@ class Explanation:
         if self.blocks is not None and self.counts is not None:
             return relative_error(self.maps, self.stderr, level_stderr(self.maps, self.blocks, self.counts))
         kept = self.record["images"].get("relative_error")  # files of earlier versions lack it
-        return relative_error(self.maps, self.stderr, torch.zeros(len(self))) if kept is None else torch.tensor([math.inf if each is None else each for each in kept])
+        own = relative_error(self.maps, self.stderr, torch.zeros(len(self)))
+        if kept is None:
+            return own
+        return torch.where(own.isnan(), own, torch.tensor([math.inf if each is None else each for each in kept]))  # a file has null for both
 
     def interval(self, level: float = 0.95) -> tuple[Maps, Maps]:
         """Lower and upper end of each value's confidence interval, by Student's t.
