@@ -156,6 +156,27 @@ def test_intervals_cover(model, image, method):
         assert 0.89 < covered < 0.91, covered
 
 
+class Steep(torch.nn.Module):
+    """A logit of 10 + 20 (x - 1/2), x being the red of the picture: its square makes the slope vary."""
+
+    def forward(self, x):
+        logit = 10 + 20 * (x[:, :1, 0, 0] - 0.5) + (x[:, :1, 0, 0] - 0.5) ** 2
+        return torch.cat([logit, 0 * logit], 1)
+
+
+def test_a_saturated_score_needs_more_draws_than_its_logit():
+    """What docs/errors.md warns of: few draws meet the place where a probability close to 1 has a gradient at all. The error is right on average."""
+    net, images, covered, honest = sal.Model(Steep()), torch.full((500, 3, 1, 1), 0.5), {}, {}
+    for score in ("logit", "probability"):
+        e, other = (sal.explain("smoothgrad:samples=25,sigma=0.2", net, images, 0, score, seed=list(range(start, start + 500))) for start in (0, 500))
+        red, error, truth, (low, high) = e.maps[:, 0], e.stderr[:, 0], other.maps[:, 0].mean(), (end[:, 0] for end in e.interval(0.95))
+        covered[score] = ((low <= truth) & (truth <= high)).float().mean().item()
+        honest[score] = (error.square().mean() / red.var()).item()
+    assert covered["logit"] > 0.93
+    assert covered["probability"] < 0.85
+    assert honest == pytest.approx({"logit": 1, "probability": 1}, rel=0.15)
+
+
 def test_jackknife_error_of_saliency_is_honest(model, image):
     """Where the true map is far from zero, |mean| has the error of the mean."""
     method = sal.SmoothGrad(samples=60, sigma=0.1)
