@@ -346,7 +346,8 @@ def difference(statement: str, published: str, first: np.ndarray, second: np.nda
     test = paired_test(first, np.broadcast_to(second, first.shape) if np.ndim(second) == 0 else second, shared_seeds=shared_seeds)
     way = test.difference < 0 if says == "<" else test.difference > 0
     opposite = test.test == "wilcoxon" and test.difference * test.effect < 0
-    ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images" + (f" ({test.why_not})" if test.why_not else f", {test.test}")
+    how = f" ({test.why_not})" if test.why_not else f", {test.test}{' and weight draws' if shared_seeds else ''}"
+    ours = f"difference {with_interval(test.difference, test.interval)}, {test.pairs} images{how}"
     ours += ", whose ranks point the other way" if opposite and not test.why_not else ""
     interval_decides = not shared_seeds or test.interval.low > 0 or test.interval.high < 0
     return Claim(statement, published, ours, test.p if interval_decides or math.isnan(test.p) else 1.0, None if math.isnan(test.p) or opposite else bool(way), 2.0 ** (1 - test.pairs))
