@@ -205,7 +205,7 @@ def relative_error(maps: Tensor, stderr: Tensor, level: PerImage) -> PerImage:
     """
     values, noise = maps.flatten(1).double(), stderr.flatten(1).double()
     own = noise.square().mean(1) - level.to(noise).square()
-    signal = values.var(1, correction=0) - own.clamp_min(0)
+    signal = values.var(1, correction=0) - torch.where(own > 0, own, 0.0)  # the NaN of one draw stays in the numerator
     rounding = torch.finfo(torch.float32).eps * values.abs().amax(1)
     return torch.where(signal > rounding.square(), noise.mean(1) / signal.clamp_min(torch.finfo(signal.dtype).tiny).sqrt(), math.inf).float()
 
