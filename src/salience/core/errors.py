@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 class CollapseWarning(UserWarning):
-    """The networks that were averaged no longer see the class: the map explains broken networks."""
+    """The networks that were averaged mostly see another class than the network itself: the map explains those."""
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -87,7 +87,7 @@ class AverageOverWeights(MonteCarlo):
         if (kept < 0.5).any():
             share, sigma = kept.min().item(), done.notes["weight_sigma"].max().item()
             warnings.warn(
-                f"{self.name}: with weight noise {sigma:.3g} only {share:.0%} of the draws keep the predicted class of an image: its map explains broken networks. Use a smaller weight_sigma.",
+                f"{self.name}: with weight noise {sigma:.3g} only {share:.0%} of the draws keep the predicted class of an image: most of its map is of networks that see another. Use a smaller weight_sigma, unless two classes are nearly tied there.",
                 CollapseWarning,
                 stacklevel=2,
             )
