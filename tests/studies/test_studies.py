@@ -96,6 +96,11 @@ class TestTheFile:
             ("{folder: pictures, limit: 3}", "\n  folder: pictures\n  limit: 3\n  labels: none.csv", 7, "There is no file none.csv"),
             ("seed: 3", "name: twice", 2, "duplicate key"),
             ("name: small\n", "", 1, "name is missing"),
+            ("seed: 3", "keep_maps: true", 2, "keep_maps: input should be a whole number, not true."),
+            ("limit: 3", "limit: true", 4, "data.limit: input should be a whole number, not true."),
+            ("seeds: [0, 1]", "seeds: [false, 1]", 8, "seeds: input should be a whole number, not false."),
+            ("limit: 3", "options: {limit: 3}", 4, "Unknown option of folder: 'options'"),
+            ("python:tiny_models:net", "resnet18", 3, "Unknown model 'resnet18': did you mean timm:resnet18, torchvision:resnet18"),
             ("[0, 1]", "[0, 1", 9, ""),
         ],
     )

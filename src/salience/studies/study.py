@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from salience.core.errors import InputError, unknown
 from salience.core.registry import entries
 from salience.core.robustness import Variant
 from salience.core.spec import build
 from salience.zoo.datasets import Dataset, load_dataset
-from salience.zoo.models import FAMILIES, list_models
+from salience.zoo.models import FAMILIES, elsewhere, list_models
 
 
 def _specification(*kinds: str) -> Callable[[str], str]:
@@ -35,7 +35,7 @@ def _model(name: str) -> str:
     """Check the name of a model without loading it; in other libraries, folders and modules there may be anything."""
     kind, colon, _ = name.partition(":")
     if not (colon and kind in FAMILIES) and name not in list_models():
-        raise unknown("model", name, list_models())
+        raise unknown("model", name, [*list_models(), *elsewhere(name)])
     return name
 
 
@@ -44,6 +44,14 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _number(value: Any) -> Any:
+    """No true or false, which would be 1 or 0, where a number is expected."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a whole number, not {given}", {"given": str(value).lower()})
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
 Method = Annotated[str, AfterValidator(_specification("explainer"))]
 Network = Annotated[str, AfterValidator(_model)]
 Measured = Annotated[str, AfterValidator(_specification("metric", "similarity"))]
@@ -65,13 +73,13 @@ class Data(BaseModel):
 
     dataset: str
     targets: Literal["predicted", "labels", "all_labels"] = "predicted"
-    limit: int | None = Field(None, ge=1)
+    limit: Whole | None = Field(None, ge=1)
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _sorted_out(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "options" in given:
+        if not isinstance(given, dict) or ("options" in given and set(given) <= set(cls.model_fields)):
             return given
         given = {str(key): value for key, value in given.items()}
         if "folder" in given:
@@ -128,14 +136,14 @@ class Study(BaseModel):
     perturbations: Annotated[list[Perturbed], Several] = []
     metrics: Annotated[list[Measured], Several] = Field([], validate_default=True)
     variants: Annotated[list[Variant], Several] = Field(["common", "as_is", "fresh", "floor"], min_length=1)
-    seed: int = 0
-    seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field([0], min_length=1)
+    seed: Whole = 0
+    seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**63), BeforeValidator(_number)]] = Field([0], min_length=1)
     score: Literal["logit", "probability", "log_probability", "sigmoid"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     fit: Literal["crop", "squash", "pad"] | None = None
-    chunk: int | None = Field(None, ge=1)
-    keep_maps: int = Field(0, ge=0)
+    chunk: Whole | None = Field(None, ge=1)
+    keep_maps: Whole = Field(0, ge=0)
 
     @field_validator("models", "methods", "metrics", "perturbations", "variants", "seeds")
     @classmethod

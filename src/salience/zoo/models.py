@@ -56,7 +56,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         elif colon and kind in FAMILIES:
             model = FAMILIES[kind](rest)
         else:
-            raise unknown("model", name, [*list_models(), *_elsewhere(name)])
+            raise unknown("model", name, [*list_models(), *elsewhere(name)])
     if not isinstance(model, Model) and precision != "float32":
         raise InputError(f"{name} is a black box, whose precision cannot be set: leave precision out.")
     model.name = name
@@ -66,7 +66,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
     return model
 
 
-def _elsewhere(name: str) -> list[str]:
+def elsewhere(name: str) -> list[str]:
     """How other libraries' models of this name are called here."""
     import timm
     import torchvision.models as zoo
