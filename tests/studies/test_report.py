@@ -239,7 +239,7 @@ def test_a_damaged_file_of_maps_is_named(tmp_path):
     store = made(tmp_path, images=IMAGES[:1], maps=1)
     file = tmp_path / "maps" / f"{Unit(0, IMAGES[0], 'net', 'gradient').id}.npz"
     file.write_bytes(file.read_bytes()[:300])
-    with refused(f"{file} is damaged: delete it with its results, and continue the study with --resume."):
+    with refused(f"{file} is damaged: continue the study with --resume, which computes it again."):
         gallery(store, 1)
 
 
@@ -304,6 +304,21 @@ def test_a_seed_that_one_study_lacks_is_left_out_of_both(tmp_path):
         assert each.test.difference == 0
 
 
+def test_studies_are_compared_on_the_classes_they_share(tmp_path):
+    """One study also explains other classes, of which values are lower: the values of the common class are equal."""
+
+    def others(row):
+        return row | {"target": 9, "value": -1.0} if row["seed"] == 1 else row
+
+    first, second = made(tmp_path / "a", images=IMAGES[:8]), made(tmp_path / "b", images=IMAGES[:8], change=others)
+    found = compare_studies(first, second)
+    assert {each.test.difference for each in found} == {0.0}
+    assert all(each.first == each.second for each in found)
+    apart = made(tmp_path / "c", images=IMAGES[:8], change=lambda row: row | {"target": 9})
+    with pytest.raises(InputError, match="have nothing in common"):
+        compare_studies(first, apart)
+
+
 def test_what_differs_is_told(tmp_path):
     first, second = made(tmp_path / "a", images=IMAGES[:1]), made(tmp_path / "b", images=IMAGES[:1], seed=8, precision="bfloat16")
     assert settings(first, second) == ["seed: 7 and 8", "precision: float32 and bfloat16"]
@@ -321,7 +336,9 @@ def test_methods_that_one_study_lacks_are_told(tmp_path):
 
 def test_nothing_in_common(tmp_path):
     first, second = made(tmp_path / "a", images=IMAGES[:2]), made(tmp_path / "b", images=IMAGES[2:4])
-    with refused(f"{first.folder} and {second.folder} have nothing in common (0 pictures are in both): compare studies with equal pictures, models, methods, metrics and perturbations."):
+    with refused(
+        f"{first.folder} and {second.folder} have nothing in common (0 pictures are in both): compare studies with equal pictures, classes explained, models, methods, metrics and perturbations."
+    ):
         compare_studies(first, second)
     with refused(f"{tmp_path} holds no study: give a folder that 'salience study run' wrote."):
         compare_studies(first, Store(tmp_path))

@@ -12,7 +12,7 @@ from salience.core.registry import entries
 from salience.studies.report import write_report
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.store import Store
-from salience.studies.summary import _cells, grouped, incomplete, left_out, shares_weights, tables
+from salience.studies.summary import cells_of, grouped, incomplete, left_out, shares_weights, tables
 from salience.studies.tabulated import details, escaped, heading, is_best, latex, line, markdown, number, p_value, print_summary, shares, with_interval
 
 
@@ -260,14 +260,14 @@ def test_methods_are_compared_on_the_targets_that_both_have():
     """Two methods that were equal wherever both had a value differed by 0.3, p = 0.0005."""
     whole = {(f"{image}", target): 0.2 + 0.6 * target + 0.01 * image for image in range(12) for target in (0, 1)}
     half = {key: None if key[1] else each for key, each in whole.items()}
-    cells = _cells(rows_of("a", whole) + rows_of("b", half), ["a", "b"])
+    cells = cells_of(rows_of("a", whole) + rows_of("b", half), ["a", "b"])
     np.testing.assert_array_equal(cells.values["a"], cells.values["b"])
     assert (cells.unpaired, cells.undefined) == ({"a": 12, "b": 0}, {"a": 0, "b": 12})
     assert left_out(cells, "a") == "12 unpaired (another method lacks the target)"
     lost = dict.fromkeys(whole)
-    assert _cells(rows_of("a", whole) + rows_of("b", lost), ["a", "b"]).values["a"][0] == pytest.approx(0.5)  # a method without any value takes nothing from the others
+    assert cells_of(rows_of("a", whole) + rows_of("b", lost), ["a", "b"]).values["a"][0] == pytest.approx(0.5)  # a method without any value takes nothing from the others
 
 
 def test_the_error_of_a_mean_over_targets_counts_that_they_share_their_draws():
-    cells = _cells(rows_of("a", {("0", target): 1.0 for target in range(4)}, stderr=0.1), ["a"])
+    cells = cells_of(rows_of("a", {("0", target): 1.0 for target in range(4)}, stderr=0.1), ["a"])
     assert cells.errors["a"].tolist() == [[pytest.approx(0.1)]]

@@ -214,7 +214,7 @@ def gallery(store: Store, most: int) -> tuple[list[Exhibit], int]:
                 except ValueError:  # this method could not explain this class
                     continue
                 except Exception as error:  # numpy raises many kinds for damaged files
-                    raise InputError(f"{file} is damaged: delete it with its results, and continue the study with --resume.") from error
+                    raise InputError(f"{file} is damaged: continue the study with --resume, which computes it again.") from error
                 shot, picture = _shot(method, of_map, at, target)
                 shots.append(shot)
             if shots:

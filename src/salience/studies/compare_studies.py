@@ -1,6 +1,6 @@
 """Two studies side by side: the cells that both have, on the pictures that both have."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ from salience.core.errors import InputError
 from salience.core.explanation import finite
 from salience.studies.comparison import PairedTest, holm, paired_test
 from salience.studies.statistics import per_image
-from salience.studies.store import Store
-from salience.studies.summary import Cells, Place, grouped, shares_draws, threads_of
+from salience.studies.store import Row, Store
+from salience.studies.summary import Place, cells_of, grouped, shares_draws, threads_of
 from salience.studies.tabulated import p_value, with_interval
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Difference:
         place: Model, perturbation and variant.
         metric: Specification.
         method: Specification.
-        first: Mean in the first study, over the pictures and seeds that have a value in both.
+        first: Mean in the first study, over the pictures, seeds and classes that have a value in both.
         second: Mean in the second, likewise.
         test: The paired test of second - first.
         adjusted: Its p by Holm's method over all cells of the two studies.
@@ -45,8 +45,8 @@ def compare_studies(first: Store, second: Store) -> list[Difference]:
     """The difference of two studies in every cell (model, perturbation, variant, metric and method) that both have.
 
     Pictures are the same if their names, contents, labels and masks are, seeds if their numbers are: only values that both
-    have count. Without a common seed, the first of each are taken, as many as both have. Seeds of a picture are averaged;
-    of methods that draw weights the seeds, which all pictures share, are resampled too.
+    have, of the same target, count. Without a common seed, the first of each are taken, as many as both have. Targets and
+    seeds of a picture are averaged; of methods that draw weights the seeds, which all pictures share, are resampled too.
 
     Raises:
         InputError: If nothing is common.
@@ -55,12 +55,13 @@ def compare_studies(first: Store, second: Store) -> list[Difference]:
     ours, theirs = grouped(first), grouped(second)
     for place in (each for each in ours if each in theirs):
         for metric in (each for each in ours[place] if each in theirs[place]):
-            a, b = ours[place][metric][0], theirs[place][metric][0]
-            names = [name for name in a.images if name in common and name in set(b.images)]
+            (a, our_rows), (b, their_rows) = ours[place][metric], theirs[place][metric]
             seeds = [seed for seed in a.seeds if seed in b.seeds]
             fewer = min(len(a.seeds), len(b.seeds))
+            kept = [*_kept(our_rows, "first", common, seeds or a.seeds[:fewer]), *_kept(their_rows, "second", common, seeds or b.seeds[:fewer])]
             for method in (each for each in a.values if each in b.values):
-                one, other = (_values(cells, method, names, seeds or cells.seeds[:fewer]) for cells in (a, b))
+                paired = cells_of([row for of, row in kept if of == method], ("first", "second")).values
+                one, other = paired["first"], paired["second"]
                 both = np.isfinite(one) & np.isfinite(other)
                 if both.any():
                     one, other = (np.where(both, each, np.nan)[both.any(1)] for each in (one, other))
@@ -68,7 +69,7 @@ def compare_studies(first: Store, second: Store) -> list[Difference]:
                     found.append(Difference(place, metric, method, before, after, paired_test(other, one, shared_seeds=shares_draws(metric, method))))
     if not found:
         raise InputError(
-            f"{first.folder} and {second.folder} have nothing in common ({len(common)} pictures are in both): compare studies with equal pictures, models, methods, metrics and perturbations."
+            f"{first.folder} and {second.folder} have nothing in common ({len(common)} pictures are in both): compare studies with equal pictures, classes explained, models, methods, metrics and perturbations."
         )
     return [replace(each, adjusted=p) for each, p in zip(found, holm([each.test.p for each in found]).tolist(), strict=True)]
 
@@ -121,7 +122,7 @@ def print_comparison(first: Store, second: Store, found: Sequence[Difference], c
 
 
 LEGEND = (
-    "Means over the pictures and seeds that have a value in both studies; the difference with its 95 % interval (bootstrap over pictures; over weight draws too where they are shared); "
+    "Means over the pictures, seeds and classes that have a value in both studies; the difference with its 95 % interval (bootstrap over pictures; over weight draws too where they are shared); "
     "p of a paired two-sided test (Wilcoxon; sign flips for metrics of few values), and by Holm's method over all lines."
 )
 
@@ -134,6 +135,7 @@ def _common_pictures(first: Store, second: Store) -> set[str]:
     return {name for name, value in a.items() if b.get(name) == value}
 
 
-def _values(cells: Cells, method: str, names: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-    rows, columns = ({each: number for number, each in enumerate(listed)} for listed in (cells.images, cells.seeds))
-    return cells.values[method][np.ix_([rows[name] for name in names], [columns[seed] for seed in seeds])]
+def _kept(rows: Sequence[Row], study: str, pictures: Collection[str], seeds: Sequence[int]) -> list[tuple[str, Row]]:
+    """The method and the row of every row that counts; in it the study stands for the method, and the seed's number for the seed."""
+    numbers = {seed: number for number, seed in enumerate(seeds)}
+    return [(row["method"], row | {"method": study, "seed": numbers[row["seed"]]}) for row in rows if row["image"] in pictures and row["seed"] in numbers]

@@ -205,10 +205,11 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
     perturbations, variants = ["", *study["perturbations"]], ["", *VARIANTS]
     order = sorted(found, key=lambda each: (study["models"].index(each.model), perturbations.index(each.perturbation), variants.index(each.variant), each.changed))
     metrics = [*study["metrics"], RELATIVE_ERROR, CLASS_KEPT]
-    return {place: {metric: (_cells(found[place][metric], study["methods"]), found[place][metric]) for metric in metrics if metric in found[place]} for place in order}
+    return {place: {metric: (cells_of(found[place][metric], study["methods"]), found[place][metric]) for metric in metrics if metric in found[place]} for place in order}
 
 
-def _cells(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
+def cells_of(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
+    """The values of some methods in the rows of one metric, on the targets that those of them have which have any."""
     images = {image: number for number, image in enumerate(sorted({row["image"] for row in rows}))}
     seeds = {seed: number for number, seed in enumerate(sorted({row["seed"] for row in rows}))}
     found: dict[tuple[int, int], dict[str, dict[Any, tuple[float, float | None]]]] = defaultdict(lambda: defaultdict(dict))
