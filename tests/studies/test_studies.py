@@ -1,5 +1,6 @@
 """Studies: the file, and that nothing short of a burnt disk loses or changes a row."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -364,6 +365,30 @@ class TestTheStore:
         with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
             merge(["out"], "all")
 
+    def test_ctrl_c_while_the_database_works(self, folder, monkeypatch):
+        """DuckDB makes a RuntimeError of it, which was called a bug."""
+
+        class Interrupted(contextlib.nullcontext):
+            def execute(self, *_):
+                raise RuntimeError("Query interrupted")
+
+        monkeypatch.setattr("duckdb.connect", lambda: Interrupted(Interrupted()))
+        with pytest.raises(KeyboardInterrupt):
+            Store("out").write("unit", [], [])
+        assert list((folder / "out" / "results").iterdir()) == []
+
+    @pytest.mark.parametrize("left", [0, 300, -20])
+    def test_damaged_maps_are_computed_again(self, folder, left):
+        study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
+        whole = run_study(study, "whole")
+        store = run_study(study, "out")
+        damaged = min(store.folder.glob("maps/*.npz"))
+        damaged.write_bytes(damaged.read_bytes()[:left])
+        run_study(study, "out", resume=True)
+        assert same(store, whole)
+        with np.load(damaged) as maps, np.load(whole.folder / "maps" / damaged.name) as expected:
+            assert np.array_equal(maps["map"], expected["map"])
+
     def test_curves_of_an_attempt_that_lacked_memory_go(self, folder):
         store = run_study(read_study("study.yaml"), "out", limit=1)
         unit = min((store.folder / "curves").iterdir()).stem
@@ -658,3 +683,12 @@ def test_ray_nodes_that_die(folder, monkeypatch):
             cluster.shutdown()
     assert killed
     assert same(store, whole)
+    def test_nobody_waits_for_workers_that_are_interrupted(self, folder):
+        """Ctrl-C, which reaches every process, ended the command only when all units under way were done, here in an hour or so."""
+        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow").replace("samples=3", "samples=9999"))
+        running = process("--out", "out", "--workers", "2", "--threads", "1", env={"BEGUN": str(folder / "begun")}, start_new_session=True)
+        wait_for(lambda: (folder / "begun").exists())
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
+

@@ -3,11 +3,12 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
             for unit, keep in tasks:
                 yield compute(study, unit, keep)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(threads, os.getpid())) as pool:
+    context = multiprocessing.get_context("spawn")
+    other_end, line = context.Pipe(duplex=False)
+    with other_end, line, ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(threads, other_end)) as pool:
         try:
             for done in as_completed([pool.submit(compute, study, unit, keep) for unit, keep in tasks]):
                 yield done.result()
@@ -40,15 +43,16 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
             raise InputError("A worker process died, perhaps because the memory is full: take fewer workers, and continue with --resume.") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            line.close()  # nobody waits for what is still being computed
 
 
-def _prepare(threads: int, parent: int) -> None:
-    """In a new process: its threads; and it ends when the one that started it is gone, even killed."""
+def _prepare(threads: int, line: Connection) -> None:
+    """In a new process: its threads; and it ends when the line to the one that started it is closed, also because that was killed."""
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one that started this says what follows
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        line.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -4,8 +4,9 @@
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ class Store:
         part = file.with_name(f".{file.name}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with duckdb.connect() as connection:
+            with _database() as connection:
                 values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in columns.items())
                 connection.execute(f"CREATE TABLE part AS SELECT {values}", [[row.get(name) for row in rows] for name in columns])
                 connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet{f', KV_METADATA {belongs}' if belongs else ''})")
@@ -117,16 +118,14 @@ class Store:
             (self.folder / table / f"{unit}.{ending}").unlink(missing_ok=True)
 
     def complete(self, *, mend: bool = True) -> set[str]:
-        """The units whose rows are here, whole, with all curves and maps. Those that lacked memory are not counted.
+        """The units whose rows are here, with all curves and maps, all of it whole. Those that lacked memory are not counted.
 
         Args:
             mend: Set damaged files aside, under another name.
         """
-        import duckdb
-
         found: set[str] = set()
         damaged: set[str] = set()
-        with duckdb.connect() as connection:
+        with _database() as connection:
             for table in ("curves", "results"):
                 for file in self._parts(table):
                     if not _is_whole(connection, file, table):
@@ -139,13 +138,13 @@ class Store:
         return found
 
     def _is_complete(self, connection: "DuckDBPyConnection", results: Path) -> bool:
-        """Whether a unit did not lack memory, and the curves and maps that belong to its results are here."""
+        """Whether a unit did not lack memory, and the curves and maps that belong to its results are here, whole."""
         if connection.execute(f"SELECT true FROM read_parquet({_quoted(results)}) WHERE reason = ? LIMIT 1", [OUT_OF_MEMORY]).fetchall():
             return False
         belongs = {name: int(count) for name, count in connection.execute(f"SELECT decode(key), decode(value) FROM parquet_kv_metadata({_quoted(results)})").fetchall() if name in ("curves", "maps")}
         curves = self.folder / "curves" / results.name
         rows = connection.execute(f"SELECT count(*) FROM read_parquet({_quoted(curves)})").fetchall()[0][0] if curves.exists() else 0
-        return belongs.get("curves", rows) == rows and (not belongs.get("maps") or (self.folder / "maps" / f"{results.stem}.npz").exists())
+        return belongs.get("curves", rows) == rows and (not belongs.get("maps") or _holds_maps(self.folder / "maps" / f"{results.stem}.npz"))
 
     def _parts(self, table: str) -> list[Path]:
         """The files of a table."""
@@ -168,7 +167,7 @@ class Store:
 
         if self.manifest is None:
             raise InputError(f"{self.folder} holds no study: give a folder that 'salience study run' wrote.")
-        with duckdb.connect() as connection:
+        with _database() as connection:
             try:
                 kinds = [statement.type for statement in connection.extract_statements(sql)]
             except duckdb.Error as error:
@@ -199,6 +198,29 @@ def _failed(error: Exception) -> InputError:
     """What DuckDB says of a query."""
     tables = " and ".join(f"{table} ({', '.join(columns)})" for table, columns in TABLES.items())
     return InputError(f"The query failed: {str(error).splitlines()[0].rstrip('.!')}. The tables are {tables}.")
+
+
+@contextmanager
+def _database() -> "Iterator[DuckDBPyConnection]":
+    """A database in memory. Ctrl-C while it works is a KeyboardInterrupt, as everywhere; DuckDB makes another error of it."""
+    import duckdb
+
+    try:
+        with duckdb.connect() as connection:
+            yield connection
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _holds_maps(file: Path) -> bool:
+    """Whether a file of maps is here and can be read to its end."""
+    try:
+        with zipfile.ZipFile(file) as maps:
+            return maps.testzip() is None
+    except Exception:  # zipfile and zlib raise many kinds for damaged files
+        return False
 
 
 def _is_whole(connection: "DuckDBPyConnection", file: Path, table: str) -> bool:
