@@ -20,11 +20,11 @@ import salience as sal
 from salience.core.metric import UndefinedError
 from salience.perturb.tune import keep_weight_sigma
 from salience.studies.engines import ENGINES
-from salience.studies.run import merge, plan, run_study
+from salience.studies.run import estimate, merge, plan, run_study
 from salience.studies.store import KEY, Store
 from salience.studies.study import Study, read_study
 from salience.studies.summary import tables, threads_of
-from salience.studies.work import _relative_error, seeds_of
+from salience.studies.work import _relative_error, compute, seeds_of
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -96,12 +96,12 @@ class TestTheFile:
             ("{folder: pictures, limit: 3}", "\n  limit: 3\n  folder: nowhere", 6, "nowhere is not a folder"),
             ("{folder: pictures, limit: 3}", "\n  folder: pictures\n  limit: 3\n  labels: none.csv", 7, "There is no file none.csv"),
             ("seed: 3", "name: twice", 2, "duplicate key"),
-            ("name: small\n", "", 1, "name is missing"),
             ("seed: 3", "keep_maps: true", 2, "keep_maps: input should be a whole number, not true."),
             ("limit: 3", "limit: true", 4, "data.limit: input should be a whole number, not true."),
             ("seeds: [0, 1]", "seeds: [false, 1]", 8, "seeds: input should be a whole number, not false."),
             ("limit: 3", "options: {limit: 3}", 4, "Unknown option of folder: 'options'"),
             ("python:tiny_models:net", "resnet18", 3, "Unknown model 'resnet18': did you mean timm:resnet18, torchvision:resnet18"),
+            ("name: small\n", "", 1, "name is missing"),
             ("[0, 1]", "[0, 1", 9, ""),
         ],
     )
@@ -255,6 +255,22 @@ class TestRows:
         picture.write_bytes(content)
         assert same(run_study(study, "out", resume=True), expected)
 
+    def test_killed_while_a_mended_picture_is_made_anew(self, folder, monkeypatch):
+        """Its rows were gone, but the manifest still had the damaged picture: the study was refused for ever."""
+        study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
+        expected = run_study(study, "whole")
+        picture = folder / "pictures" / "1.png"
+        content = picture.read_bytes()
+        picture.write_bytes(content[:100])
+        store = run_study(study, "out")
+        picture.write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write_manifest", lambda *_: sys.exit())
+            with pytest.raises(SystemExit):
+                run_study(study, "out", resume=True)
+        assert store.query("SELECT * FROM results WHERE image = '1.png'")[1] == []
+        assert same(run_study(study, "out", resume=True), expected)
+
     def test_what_failed_for_want_of_memory_is_tried_again(self, folder, monkeypatch):
         """Such rows were as final as any: one full memory spoiled a study."""
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
@@ -292,6 +308,9 @@ class TestRows:
         assert {row["status"] for row in bad} == {"failed"}
         assert all("1.xml is not an annotation of PASCAL VOC" in row["reason"] for row in bad)
         assert same(run_study(study, "out", resume=True), store)
+        (folder / "Annotations" / "1.xml").write_text(whole)  # as it was: what could not be made has its own name now
+        assert same(run_study(study, "out", resume=True), expected)
+        assert list(store.manifest["images"]) == ["0", "1", "2"]
         for number in range(3):
             (folder / "Annotations" / f"{number}.xml").write_text("<annotation>")
         with pytest.raises(sal.InputError, match=r"^Annotations/0.xml is not an annotation of PASCAL VOC"):
@@ -346,25 +365,6 @@ class TestTheStore:
         assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
         assert len(list(store.folder.glob("*/*.damaged"))) == 2
 
-    @pytest.mark.parametrize("lost", ["curves/*.parquet", "maps/*.npz"])
-    def test_curves_and_maps_that_are_gone_are_computed_again(self, folder, lost):
-        study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
-        whole = run_study(study, "whole")
-        store = run_study(study, "out")
-        gone = min(store.folder.glob(lost))
-        untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
-        gone.unlink()
-        run_study(study, "out", resume=True)
-        assert same(store, whole)
-        assert gone.exists()
-        assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
-
-    def test_curves_that_are_gone_are_not_merged(self, folder):
-        store = run_study(read_study("study.yaml"), "out")
-        min((store.folder / "curves").iterdir()).unlink()
-        with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
-            merge(["out"], "all")
-
     def test_ctrl_c_while_the_database_works(self, folder, monkeypatch):
         """DuckDB makes a RuntimeError of it, which was called a bug."""
 
@@ -388,6 +388,25 @@ class TestTheStore:
         assert same(store, whole)
         with np.load(damaged) as maps, np.load(whole.folder / "maps" / damaged.name) as expected:
             assert np.array_equal(maps["map"], expected["map"])
+
+    @pytest.mark.parametrize("lost", ["curves/*.parquet", "maps/*.npz"])
+    def test_curves_and_maps_that_are_gone_are_computed_again(self, folder, lost):
+        study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
+        whole = run_study(study, "whole")
+        store = run_study(study, "out")
+        gone = min(store.folder.glob(lost))
+        untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
+        gone.unlink()
+        run_study(study, "out", resume=True)
+        assert same(store, whole)
+        assert gone.exists()
+        assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
+
+    def test_curves_that_are_gone_are_not_merged(self, folder):
+        store = run_study(read_study("study.yaml"), "out")
+        min((store.folder / "curves").iterdir()).unlink()
+        with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
+            merge(["out"], "all")
 
     def test_curves_of_an_attempt_that_lacked_memory_go(self, folder):
         store = run_study(read_study("study.yaml"), "out", limit=1)
@@ -530,6 +549,22 @@ class TestResume:
         with pytest.raises(sal.InputError, match=r"^all was joined from parts with different numbers of threads, so it cannot be continued: continue the parts, and merge them again\.$"):
             run_study(study, "all", resume=True, limit=4)
 
+    def test_a_shard_has_every_method_and_picture(self, folder):
+        """With as many shards as methods each had one method alone: the slow one made its task last as long as all of them."""
+        planned = plan(read_study("study.yaml"))
+        for number in (1, 2, 3):
+            part = planned.part((number, 3))
+            assert {unit.method for unit in part} == {"gradient", "smoothgrad:samples=3", "random"}
+            assert {unit.image for unit in part} == {"0.png", "1.png", "2.png"}
+
+    def test_what_two_parts_have_is_taken_from_the_first(self, folder):
+        """The rows were those of the last, beside curves of the first."""
+        study = read_study("study.yaml")
+        first, second = (run_study(study, name) for name in ("first", "second"))
+        unit = plan(study).units[0]
+        second.write(unit.id, [{**unit.__dict__, "target": None, "status": "failed", "reason": "a disk that was away"}], [])
+        assert same(merge(["first", "second"], "all"), first)
+
     def test_what_is_missing_in_a_part_is_told(self, folder):
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
         for number in (1, 2):
@@ -597,6 +632,15 @@ class TestResume:
         (folder / "study.yaml").write_text(STUDY.replace(", pointing_game", ""))
         assert plan(read_study("study.yaml")).note == ""
 
+    def test_the_time_is_that_of_a_picture_that_can_be_explained(self, folder, monkeypatch):
+        """With a damaged picture first a study was said to take no time at all."""
+        (folder / "pictures" / "0.png").write_bytes(b"")
+        timed = []
+        monkeypatch.setattr("salience.studies.run.compute", lambda study, unit: timed.append((unit.method, unit.image)) or compute(study, unit))
+        study = read_study("study.yaml")
+        assert set(estimate(plan(study))) == {("python:tiny_models:net", method) for method in study.methods}
+        assert timed == [(method, image) for method in study.methods for image in ("0.png", "1.png")]
+
 
 def process(*arguments: str, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
@@ -639,6 +683,15 @@ class TestProcesses:
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=60)
         assert (first.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
+
+    def test_nobody_waits_for_workers_that_are_interrupted(self, folder):
+        """Ctrl-C, which reaches every process, ended the command only when all units under way were done, here in an hour or so."""
+        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow").replace("samples=3", "samples=9999"))
+        running = process("--out", "out", "--workers", "2", "--threads", "1", env={"BEGUN": str(folder / "begun")}, start_new_session=True)
+        wait_for(lambda: (folder / "begun").exists())
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
 
     @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
     def test_a_full_disk(self, folder):
@@ -683,12 +736,3 @@ def test_ray_nodes_that_die(folder, monkeypatch):
             cluster.shutdown()
     assert killed
     assert same(store, whole)
-    def test_nobody_waits_for_workers_that_are_interrupted(self, folder):
-        """Ctrl-C, which reaches every process, ended the command only when all units under way were done, here in an hour or so."""
-        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow").replace("samples=3", "samples=9999"))
-        running = process("--out", "out", "--workers", "2", "--threads", "1", env={"BEGUN": str(folder / "begun")}, start_new_session=True)
-        wait_for(lambda: (folder / "begun").exists())
-        os.killpg(running.pid, signal.SIGINT)
-        _, err = running.communicate(timeout=60)
-        assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
-

@@ -44,7 +44,7 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
         console().print(found.note, style="bold", highlight=False, markup=False, soft_wrap=True)
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
-        console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image.", highlight=False)
+        console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image that can be explained.", highlight=False)
 
 
 @app.command()
@@ -54,7 +54,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; they share the cores.", metavar="N")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each process.", show_default="cores / workers, at most OMP_NUM_THREADS", metavar="N")] = None,
-    shard: Annotated[str, typer.Option(help="I/N: every N-th part of the work from the I-th on, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
+    shard: Annotated[str, typer.Option(help="I/N: part I of N of the work, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
     engine: Annotated[str, typer.Option(help="local, or ray (a cluster: RAY_ADDRESS names it).", metavar="E")] = "local",
     limit: Limit = None,
     debug: Debug = False,

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ from salience.studies.study import Study
 from salience.studies.summary import incomplete
 from salience.studies.work import Unit, compute, forget, model_of
 from salience.zoo.datasets import Item
+
+UNREADABLE = "unreadable picture"
+"""What an item that the data set cannot make is called, with its number."""
+
+TIMED = 10
+"""Pictures that are tried at most until there is one whose time can be measured."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ class Plan:
         return f"{self.maskless} of {len(self.images)} pictures have no mask, which {', '.join(wanting)} needs: such rows will be failed."
 
     def part(self, shard: tuple[int, int]) -> list[Unit]:
-        """The units of shard I of N."""
+        """The units of shard I of N: the k-th of picture p where p + k is I modulo N, so that each gets of every model and method as much as of every picture."""
         number, count = shard
-        return self.units[number - 1 :: count]
+        each = len(self.study.models) * len(self.study.methods)
+        return [unit for place, unit in enumerate(self.units) if (place // each + place % each) % count == number - 1]
 
 
 def plan(study: Study, limit: int | None = None, report: Report | None = None) -> Plan:
@@ -92,7 +99,7 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
             item = data[place]
         except Exception as error:  # whatever is wrong with it, its rows will say so
             lost.append(error)
-            images[f"unreadable picture {place + 1}"] = _digest(error)
+            images[f"{UNREADABLE} {place + 1}"] = _digest(error)
             continue
         if item.name in images:
             raise InputError(f"Two pictures are called {item.name}: names must differ, because seeds come from them.")
@@ -106,16 +113,19 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
 
 
 def estimate(planned: Plan, report: Report | None = None) -> dict[tuple[str, str], float]:
-    """Seconds an image of every model and method, measured on the first image."""
+    """Seconds an image of every model and method, measured on the first image that can be explained."""
     seconds = {}
-    units = planned.units[: len(planned.study.models) * len(planned.study.methods)]
-    for place, unit in enumerate(units):
+    each = len(planned.study.models) * len(planned.study.methods)
+    for place in range(each):
         if report is not None:
-            report(f"timing {unit.method}", place, len(units))
-        model_of(unit.model, planned.study.device, planned.study.precision, planned.study.chunk)
-        start = time.perf_counter()
-        compute(planned.study, unit)
-        seconds[unit.model, unit.method] = time.perf_counter() - start
+            report(f"timing {planned.units[place].method}", place, each)
+        for unit in planned.units[place::each][:TIMED]:
+            model_of(unit.model, planned.study.device, planned.study.precision, planned.study.chunk)
+            start = time.perf_counter()
+            rows = compute(planned.study, unit).rows
+            seconds[unit.model, unit.method] = time.perf_counter() - start
+            if any(row["status"] == "ok" for row in rows):
+                break
     return seconds
 
 
@@ -139,7 +149,7 @@ def run_study(
         resume: Continue the study that the folder holds.
         workers: Processes.
         threads: Threads of each; None gives each its share of the cores, at most as many as torch uses now (OMP_NUM_THREADS), or what the study began with.
-        shard: (I, N) computes every N-th unit from the I-th on, for job arrays; `merge` joins the folders.
+        shard: (I, N) computes one of N parts, for job arrays; `merge` joins the folders.
         engine: ``local`` or ``ray``.
         limit: Pictures at most.
         report: Told how far it is.
@@ -174,8 +184,11 @@ def run_study(
         manifest = _manifest(planned, shard, threads)
         complete: set[str] = set()
         mended: set[str] = set()
+        lost: dict[str, str] = {}
         if old is not None:
             complete = store.complete()
+            lost = {was: now for was, now in zip(old["images"], planned.images, strict=False) if was != now and was.startswith(UNREADABLE)}
+            old["images"] = {lost.get(name, name): manifest["images"][lost[name]] if name in lost else value for name, value in old["images"].items()}
             mended = _mended(store, old, manifest)
             _check_same(old, manifest, out, mended)
             manifest["images"] = old["images"] | manifest["images"]
@@ -185,6 +198,9 @@ def run_study(
             if unit.image in mended:
                 store.drop(unit.id)
                 complete.discard(unit.id)
+        for name, now in lost.items():
+            for unit in (each for each in units if each.image == now):
+                store.drop(replace(unit, image=name).id)
         store.write_manifest(manifest)
         kept = set(list(planned.images)[: study.keep_maps])
         tasks = [(unit, unit.image in kept) for unit in units if unit.id not in complete]
@@ -220,8 +236,11 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
     with whole.locked():
         if whole.manifest is not None or whole.holds_rows:
             raise InputError(f"{out} holds a study already: choose another folder with --out.")
+        there: set[str] = set()
         for store in stores:
-            for unit in store.complete(mend=False):
+            ours = store.complete(mend=False) - there  # of what two have the first counts, with all its files
+            there |= ours
+            for unit in ours:
                 for file in store.folder.glob(f"*/{unit}.*"):
                     target = whole.folder / file.parent.name / file.name
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -269,9 +288,9 @@ def _digest(error: Exception) -> str:
 
 
 def _mended(store: Store, old: dict[str, Any], new: dict[str, Any]) -> set[str]:
-    """The pictures that gave nothing but failures and have changed since: their rows are made anew."""
+    """The pictures that gave nothing, or nothing but failures, and have changed since: their rows are made anew."""
     changed = {name for name, value in new["images"].items() if old["images"].get(name, value) != value}
-    return changed and changed & {name for (name,) in store.query("SELECT image FROM results GROUP BY image HAVING bool_and(status = 'failed')")[1]}
+    return changed and changed - {name for (name,) in store.query("SELECT DISTINCT image FROM results WHERE status <> 'failed'")[1]}
 
 
 def _manifest(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
