@@ -205,7 +205,7 @@ def test_one_image_aimed_at_gives_every_image_the_map_it_has_alone(net, pictures
     together = sal.attack(net, pictures[:3], pictures[3:4], seed=[1, 2, 3], **options)
     alone = sal.attack(net, pictures[2:3], pictures[3:4], seed=[3], **options)
     assert torch.allclose(together.aim[2], alone.aim[0], rtol=1e-4)
-    assert torch.allclose(together.distance_to_target[0][2], alone.distance_to_target[0][0], rtol=1e-4)
+    assert torch.allclose(together.distance_to_target_before[2], alone.distance_to_target_before[0], rtol=1e-4)
     assert not torch.allclose(together.aim[0], together.aim[2], rtol=1e-2)
 
 
