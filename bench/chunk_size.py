@@ -6,7 +6,7 @@ import salience as sal
 from _photos import photographs
 from _timing import PRECISIONS, interleaved, report, spread
 
-CHUNKS = (1, 2, 4, 6, 8, 12, 16, 32)
+CHUNKS = (1, 2, 4, 8, 12, 16, 24, 32)
 
 
 def rates(model: sal.Model, *, backward: bool) -> dict[int, list[float]]:

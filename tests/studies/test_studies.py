@@ -244,12 +244,17 @@ class TestRows:
             targets += run_study(read_study("study.yaml"), f"out{label}").query("SELECT DISTINCT target FROM results")[1]
         assert targets == [(2,), (1,)]
 
-    def test_a_picture_that_has_been_mended_is_read_when_the_study_goes_on(self, folder):
+    def with_a_damaged_picture(self, folder):
+        """A small study, what it comes to, and one of its pictures, which is cut short now, with its content."""
         study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
         expected = run_study(study, "whole")
         picture = folder / "pictures" / "1.png"
         content = picture.read_bytes()
         picture.write_bytes(content[:100])
+        return study, expected, picture, content
+
+    def test_a_picture_that_has_been_mended_is_read_when_the_study_goes_on(self, folder):
+        study, expected, picture, content = self.with_a_damaged_picture(folder)
         store = run_study(study, "out")
         assert not same(store, expected)
         picture.write_bytes(content)
@@ -257,11 +262,7 @@ class TestRows:
 
     def test_killed_while_a_mended_picture_is_made_anew(self, folder, monkeypatch):
         """Its rows were gone, but the manifest still had the damaged picture: the study was refused for ever."""
-        study = read_study("study.yaml").model_copy(update={"methods": ["gradient"], "metrics": ["gini"], "perturbations": []})
-        expected = run_study(study, "whole")
-        picture = folder / "pictures" / "1.png"
-        content = picture.read_bytes()
-        picture.write_bytes(content[:100])
+        study, expected, picture, content = self.with_a_damaged_picture(folder)
         store = run_study(study, "out")
         picture.write_bytes(content)
         with monkeypatch.context() as patch:
