@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from salience.core.model import bfloat16_is_fast
+from salience.core.device import bfloat16_is_fast
 
 OUT = Path("out/bench")
 REPEATS = 7

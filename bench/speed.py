@@ -19,8 +19,8 @@ import salience as sal
 from _photos import photographs
 from _timing import interleaved, ratio, report, spread
 from peers import fusiongrad, noisegrad, normalised, rise, smoothgrad
+from salience.core.device import bfloat16_is_fast
 from salience.core.draws import Stream
-from salience.core.model import bfloat16_is_fast
 from salience.perturb.weights import WeightNoise
 
 MASKS = 500

@@ -9,7 +9,7 @@ from torch import nn
 
 import salience as sal
 from salience.core.classifier import MOST_AT_ONCE, PIXELS_AT_ONCE, class_names
-from salience.core.model import check_precision
+from salience.core.device import check_precision
 
 
 class Mean(nn.Module):
@@ -106,7 +106,7 @@ def test_frozen_restores_every_module_even_after_an_exception(conv):
     before = [module.training for module in conv.modules()]
     inside = []
     with pytest.raises(KeyError), conv.frozen():
-        raise KeyError(inside.extend(module.training for module in conv.modules()))
+        raise KeyError(inside.extend(module.training for module in conv.module.modules()))
     assert not any(inside)
     assert before == [module.training for module in conv.modules()]
 

@@ -9,7 +9,7 @@ import skimage.data
 import torch
 
 import salience as sal
-from salience.core.model import check_device
+from salience.core.device import check_device
 
 SHIPPED = Path(skimage.data.__file__).parent
 

@@ -36,6 +36,8 @@ class Tape:
         return self.left >= 0
 
 
+OUTPUTS = ("logits", "probabilities", "multilabel")
+
 PIXELS_AT_ONCE = {"cpu": 12 * 224 * 224, "cuda": 128 * 224 * 224, "mps": 32 * 224 * 224}
 """Pixels in one pass in float32, forward and backward; twice as many in bfloat16, and twice as many if there is no backward pass.
 More is a little faster on a CPU too (`bench/chunk_size.py`), but costs memory (`bench/memory.py`)."""

@@ -3,13 +3,11 @@
 import hashlib
 import numbers
 import re
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -17,51 +15,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
-from salience.core.classifier import Classifier, class_names, joined, pair
+from salience.core.classifier import OUTPUTS, Classifier, class_names, joined, pair
+from salience.core.device import check_precision
 from salience.core.errors import InputError, unknown
-from salience.core.memory import kept_memory
+from salience.core.network import at_work
 from salience.core.quick import StaleError, function_modes, inside_network, quick
 from salience.core.score import Score
 from salience.core.types import Images, Outputs, Targets
 
 CHANNEL_ORDERS = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "L": (0,)}
-OUTPUTS = ("logits", "probabilities", "multilabel")
 VIEW_ERRORS = "view size is not compatible", "Cannot view a tensor"
 """What torch says, and torch.compile, of a `view` that needs channels first."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def check_precision(precision: str, device: torch.device | str = "cpu") -> None:
-    """Warn of a precision that the processor has no instructions for.
-
-    Raises:
-        InputError: If it is unknown.
-    """
-    if precision not in PRECISIONS:
-        raise unknown("precision", str(precision), PRECISIONS)
-    if precision == "bfloat16" and torch.device(device).type == "cpu" and not bfloat16_is_fast():
-        here = torch.backends.cpu.get_cpu_capability()
-        warnings.warn(f"This processor has no instructions for bfloat16 (it has {here}), so passes take several times longer than in float32: leave precision at float32.", UserWarning, stacklevel=3)
-
-
-def check_device(device: torch.device | str) -> None:
-    """Refuse a device that cannot be used.
-
-    Raises:
-        InputError: If it is unknown, or not here.
-    """
-    try:
-        torch.zeros(1, device=device).item()  # which a device without values refuses
-    except (RuntimeError, AssertionError, ValueError) as error:
-        why = str(error).splitlines()[0].partition(". ")[0]  # torch goes on for a page where a backend is missing
-        raise InputError(f"The device {device!r} cannot be used here ({why}): use cpu.") from error
-
-
-def bfloat16_is_fast() -> bool:
-    """Whether the processor has instructions for bfloat16, as far as torch tells."""
-    return torch.backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX")
-
-
 LEAST_FORWARD, LEAST_GRADIENT = 2**17, 2**15
 """Pixels in a pass from which on `quick` saves more time than it costs (`bench/quick.py` measures it)."""
 
@@ -257,11 +221,9 @@ class Model(Classifier, nn.Module):
                 raise without_gradient(self.name)
             return gradient, values
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """Every module in evaluation mode inside; its own mode and the buffers are as before afterwards. Freed memory is kept, and other threads wait for the network, meanwhile."""
-        with lock_of(self.module), evaluating(self), same_buffers(self.module), kept_memory:
-            yield
+        return at_work(self.module)
 
     def extra_repr(self) -> str:
         """As `Classifier.extra_repr`, with the normalisation; torch prints the network below it."""
@@ -311,58 +273,6 @@ def logits_of(outputs: Any) -> Any:
     return outputs["logits"] if isinstance(outputs, Mapping) and "logits" in outputs else getattr(outputs, "logits", outputs)
 
 
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
-
-
-def lock_of(network: nn.Module) -> "threading.RLock":
-    """The lock of a network: a call changes its modes, perhaps its weights, and puts them back, so calls from several threads take turns."""
-    with _locks_lock:
-        return _locks.setdefault(network, threading.RLock())
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode inside, and in its own mode again afterwards."""
-    training = [module for module in network.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-_kept: WeakSet[nn.Module] = WeakSet()
-
-
-@contextmanager
-def same_buffers(network: nn.Module) -> Iterator[None]:
-    """The buffers of a network, whose lock is held, are as before afterwards: some count or observe in evaluation mode too, as those of quantisation do.
-
-    So are weights that hooks make before each pass, as pruning does: they would stay those of the last one, with its noise.
-    """
-    if network in _kept:  # the outermost call puts them back
-        yield
-        return
-    before = [(module, name, buffer, buffer.clone()) for module in network.modules() for name, buffer in module._buffers.items() if buffer is not None and buffer.layout == torch.strided]
-    made = [(module, name, value) for module in network.modules() if module._forward_pre_hooks for name, value in vars(module).items() if isinstance(value, Tensor)]
-    _kept.add(network)
-    try:
-        yield
-    finally:
-        _kept.discard(network)
-        for module, name, value in made:
-            vars(module)[name] = value
-        for module, name, buffer, value in before:
-            if not isinstance(module, torch.jit.ScriptModule):
-                module._buffers[name] = buffer
-            if not torch.equal(buffer, value):
-                with torch.no_grad():
-                    (buffer if buffer.shape == value.shape else buffer.resize_(value.shape)).copy_(value)
-
-
 class RecomputedGradient(torch.autograd.Function):
     """Gradient and outputs that can be differentiated, though no graph is kept: it is made anew, under the same modes."""
 
@@ -383,76 +293,3 @@ class RecomputedGradient(torch.autograd.Function):
             inputs = images.detach().requires_grad_(True)
             made = ctx.model._quickly(0, ctx.model._pass, inputs, targets, ctx.score, True)
             return torch.autograd.grad(made, inputs, gradients)[0], None, None, None
-
-
-class BlackBox(Classifier):
-    """Any callable from images to scores; nothing but its outputs is used.
-
-    Args:
-        fn: From a float tensor (n, c, h, w) in [0, 1] to scores (n, k), as a tensor or NumPy array.
-        size: (height, width) it needs, or one int for a square; None for any.
-        labels: Class names in index order.
-        outputs: What `fn` returns: ``probabilities`` (the default), ``logits``, or ``multilabel`` for logits of classes that do not exclude each other.
-        mean_colour: The colour that replaces removed pixels by default, in [0, 1].
-        name: How records call it; by default the function's name.
-
-    Raises:
-        InputError: If `fn` cannot be called.
-    """
-
-    white_box = False
-
-    def __init__(
-        self,
-        fn: Any,
-        *,
-        size: Any = None,
-        labels: Sequence[str] | Mapping[Any, str] | None = None,
-        outputs: str = "probabilities",
-        mean_colour: Sequence[float] = (0.485, 0.456, 0.406),
-        name: str | None = None,
-    ) -> None:
-        if not callable(fn):
-            raise InputError(f"BlackBox needs a function from images to scores, not {type(fn).__name__}.")
-        if outputs not in OUTPUTS:
-            raise unknown("kind of outputs", outputs, OUTPUTS)
-        self.fn = fn
-        self.size = pair(size)
-        self.labels = class_names(labels)
-        self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
-        self.mean_colour = torch.tensor(mean_colour)
-        self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
-
-    def __repr__(self) -> str:
-        return f"BlackBox({self.extra_repr()})"
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Evaluation mode for the length of a call, if the function is a network, for which other threads wait. Freed memory is kept meanwhile."""
-        with ExitStack() as stack:
-            if isinstance(self.fn, nn.Module):
-                stack.enter_context(lock_of(self.fn))
-                stack.enter_context(evaluating(self.fn))
-                stack.enter_context(same_buffers(self.fn))
-            stack.enter_context(kept_memory)
-            yield
-
-    def _forward(self, images: Images) -> Any:
-        outputs = self.fn(images.clone())
-        if isinstance(outputs, Tensor):
-            return outputs.float()
-        try:
-            return torch.as_tensor(outputs, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            return outputs  # `checked` says what is wrong with it
-
-    def checked(self, outputs: Any, images: Images) -> Outputs:
-        """As `Classifier.checked`; and probabilities must lie in [0, 1]."""
-        outputs = super().checked(outputs, images)
-        if self.probabilities and (outputs.min() < -1e-4 or outputs.max() > 1 + 1e-4):
-            raise InputError(f"{self.name} returned scores outside [0, 1], so they are not probabilities: say BlackBox(fn, outputs='logits').")
-        return outputs
-
-    def weights_hash(self) -> None:
-        """A black box has no weights to hash."""
-        return

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.device import check_device, check_precision
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.files import atomic
-from salience.core.model import Model, check_device, check_precision
+from salience.core.model import Model
 from salience.core.threads import with_threads
 from salience.core.types import Report
 from salience.training.architecture import Architecture

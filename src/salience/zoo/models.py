@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from salience.core.classifier import Classifier
+from salience.core.device import check_device, check_precision
 from salience.core.errors import InputError, unknown
-from salience.core.model import Model, check_device, check_precision
+from salience.core.model import Model
 from salience.training.card import load_trained
 
 LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
