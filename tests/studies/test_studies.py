@@ -20,7 +20,9 @@ import salience as sal
 from salience.core.metric import UndefinedError
 from salience.perturb.tune import keep_weight_sigma
 from salience.studies.engines import ENGINES
-from salience.studies.run import estimate, merge, plan, run_study
+from salience.studies.merge import merge
+from salience.studies.plan import estimate, plan
+from salience.studies.run import run_study
 from salience.studies.store import KEY, Store
 from salience.studies.study import Study, read_study
 from salience.studies.summary import tables, threads_of
@@ -468,7 +470,7 @@ class TestResume:
     def test_other_weights_are_refused(self, folder, monkeypatch):
         study = read_study("study.yaml")
         run_study(study, "out", limit=1)
-        import salience.studies.run as module
+        import salience.studies.manifest as module
 
         other = sal.load_model("python:tiny_models:net")
         with torch.no_grad():
@@ -484,7 +486,7 @@ class TestResume:
         """Only the weights were looked at: rows of two models came into one folder."""
         study = read_study("study.yaml")
         run_study(study, "out", limit=1)
-        import salience.studies.run as module
+        import salience.studies.manifest as module
 
         other = sal.load_model("python:tiny_models:net")
         if change == "mean":
@@ -637,7 +639,7 @@ class TestResume:
         """With a damaged picture first a study was said to take no time at all."""
         (folder / "pictures" / "0.png").write_bytes(b"")
         timed = []
-        monkeypatch.setattr("salience.studies.run.compute", lambda study, unit: timed.append((unit.method, unit.image)) or compute(study, unit))
+        monkeypatch.setattr("salience.studies.plan.compute", lambda study, unit: timed.append((unit.method, unit.image)) or compute(study, unit))
         study = read_study("study.yaml")
         assert set(estimate(plan(study))) == {("python:tiny_models:net", method) for method in study.methods}
         assert timed == [(method, image) for method in study.methods for image in ("0.png", "1.png")]

@@ -23,8 +23,8 @@ Limit = Annotated[int | None, typer.Option(help="Pictures at most; may grow when
 def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True, debug: Debug = False) -> None:
     """Say what a study would compute, and how long it would take."""
     from salience.show.table import table
-    from salience.studies.run import estimate
-    from salience.studies.run import plan as planned
+    from salience.studies.plan import estimate
+    from salience.studies.plan import plan as planned
     from salience.studies.study import read_study
     from salience.studies.work import comparisons
 
@@ -155,7 +155,7 @@ def merge(
     debug: Debug = False,
 ) -> None:
     """Join the shards of a study in a new folder."""
-    from salience.studies.run import merge as joined
+    from salience.studies.merge import merge as joined
 
     store = joined(folders, out)
     console().print(f"{len(store.complete())} units are in {out}.", highlight=False, markup=False)

@@ -1,0 +1,63 @@
+"""What a study's folder says of how its rows were made: nothing that they depend on may change while it is continued."""
+
+import platform
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import salience
+from salience.core.errors import InputError
+from salience.core.explainer import Explainer
+from salience.perturb.tune import known_weight_sigma
+from salience.studies.plan import Plan
+from salience.studies.work import model_of
+
+
+def describe(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
+    """The manifest of a run of one shard with so many threads."""
+    study = planned.study
+    versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
+    models = {name: network.weights_hash() for name, network in networks.items()}
+    tuned = any(_takes_a_level(Explainer.from_value(method)) for method in study.methods)
+    levels = {name: known_weight_sigma(network) for name, network in networks.items() if tuned}
+    described = study.model_dump(mode="json")
+    described["data"].pop("limit")
+    settings = {name: network.settings for name, network in networks.items()}
+    found = {"study": described, "models": models, "settings": settings, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
+    return found | {"images": planned.images, "categories": planned.categories}
+
+
+def _takes_a_level(explainer: Explainer) -> bool:
+    """Whether a method, or its base, takes the level of weight noise that is known for the network."""
+    base = getattr(explainer, "base", None)
+    return getattr(explainer, "weight_sigma", None) == "auto" or (isinstance(base, Explainer) and _takes_a_level(base))
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, mended: Collection[str] = ()) -> None:
+    """Refuse to mix two studies in one folder."""
+    changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
+    changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
+    before = old.get("settings", {})
+    for name, value in new["settings"].items():
+        was = before.get(name, value)
+        changes += [f"{key} of {name} was {was.get(key)} and is {each}" for key, each in value.items() if was.get(key) != each]
+    levels = old.get("weight_sigma", {})
+    changes += [f"the noise level known for {name} was {levels[name]} and is {value} (salience tune)" for name, value in new["weight_sigma"].items() if levels.get(name, value) != value]
+    changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value and name not in mended]
+    shorter = [name for name in old["images"] if name not in new["images"]]
+    if old["shard"] is not None and shorter:
+        changes += [f"{len(shorter)} pictures are gone, {shorter[0]} first (a limit may only grow)"]
+    if list(old["images"])[: len(new["images"])] != list(new["images"])[: len(old["images"])] and old["shard"] is not None and not shorter:
+        changes += ["the order of the pictures has changed"]
+    if old["shard"] != new["shard"]:
+        changes += [f"the shard was {old['shard']} and is {new['shard']}"]
+    if changes:
+        raise InputError(f"{folder} holds another study: {'; '.join(changes)}. Undo the change, or run in a new folder.")
+    if old["versions"] != new["versions"]:
+        parts = ", ".join(f"{name} {old['versions'].get(name)} then, {value} now" for name, value in new["versions"].items() if old["versions"].get(name) != value)
+        warnings.warn(f"The study began with other versions ({parts}): its rows may differ in the last digits.", UserWarning, stacklevel=3)
