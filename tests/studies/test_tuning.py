@@ -172,7 +172,7 @@ class TestClosedForms:
         told = []
         found = tune("noisegrad:weight_sigma=0.3", two, of_ratios([0.996, *[0.01] * 9]), draws=20, announce=told.append)
         (told,) = told
-        assert re.fullmatch(rf"About {14 * 20 * 10} forward passes, \d+\.\d minutes here; and where the data have masks, maps at every level\.", told)
+        assert re.fullmatch(rf"About {14 * 20 * 10} forward passes, [\d.]+ (seconds|minutes) here; and where the data have masks, maps at every level\.", told)
         assert len(found.rows) > 14
 
     def test_no_crossing(self, two):

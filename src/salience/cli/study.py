@@ -22,6 +22,7 @@ Limit = Annotated[int | None, typer.Option(help="Pictures at most; may grow when
 @app.command()
 def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True, debug: Debug = False) -> None:
     """Say what a study would compute, and how long it would take."""
+    from salience.core.duration import duration
     from salience.show.table import table
     from salience.studies.plan import estimate
     from salience.studies.plan import plan as planned
@@ -33,18 +34,18 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
         found = planned(study, limit, report)
         seconds = estimate(found, report) if timed else {}
     images = len(found.images)
-    headings = ["model", "method", "images", "metrics", *(("seconds an image", "minutes") if timed else ())]
+    headings = ["model", "method", "images", "metrics", *(("seconds an image", "in all") if timed else ())]
     rows = [[model, method, str(images), str(len(study.quality))] for model in study.models for method in study.methods]
     for row in rows if timed else ():
         each = seconds[row[0], row[1]]
-        row += [f"{each:.1f}", f"{each * images / 60:.1f}"]
+        row += [f"{each:.3g}", duration(each * images)]
     console().print(table(headings, rows))
     pairs = len(comparisons(study)) * len(study.similarities)
     if found.note:
         console().print(found.note, style="bold", highlight=False, markup=False, soft_wrap=True)
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
-        console().print(f"About {sum(seconds.values()) * images / 60:.1f} minutes with one worker, by the first image that can be explained.", highlight=False)
+        console().print(f"About {duration(sum(seconds.values()) * images)} with one worker, by the first image that can be explained.", highlight=False)
 
 
 @app.command()

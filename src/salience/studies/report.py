@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from salience import __version__
+from salience.core.duration import duration
 from salience.core.files import atomic
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
@@ -140,7 +141,7 @@ def _facts(store: Store, manifest: dict[str, Any]) -> tuple[list[tuple[str, str]
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
         ("rows", f"{rows}, of which {ok} ok, {undefined} undefined, {failed} failed"),
         ("complete", "yes" if units == wanted else f"no, {units} of {wanted} units (an image, a model and a method each) are done"),
-        ("computed for", f"{seconds / 60:.1f} minutes"),
+        ("computed for", duration(seconds)),
     ]
     return facts, units == wanted
 

@@ -31,6 +31,7 @@ import salience
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
+from salience.core.duration import duration
 from salience.core.errors import CollapseWarning, InputError
 from salience.core.explainer import Explainer, checked_images
 from salience.core.explanation import finite
@@ -226,7 +227,7 @@ class _Search:
         """Search, then make maps at the levels of the grid."""
         levels = len(WEIGHT_LEVELS if self.option == "weight_sigma" else IMAGE_LEVELS) + 4  # bisection takes more or less, and strong noise is not tried where half is lost
         passes = levels * (2 if self.both else 1) * self.draws * len(self.items)
-        announce(f"About {passes} forward passes, {passes * self.seconds / 60:.1f} minutes here; and where the data have masks, maps at every level.")
+        announce(f"About {passes} forward passes, {duration(passes * self.seconds)} here; and where the data have masks, maps at every level.")
         choices = self.of_both() if self.both else self.of_weights() if self.option == "weight_sigma" else self.of_image()
         cases = self.cases(auc_images)
         for place, at in enumerate(list(self.rows) if cases else ()):

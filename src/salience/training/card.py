@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salience.core.duration import duration
 from salience.core.errors import InputError
 from salience.core.model import Model
 from salience.core.types import Report
@@ -146,7 +147,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"- {card['accuracy']['measure'].capitalize() if card['accuracy'] else 'Accuracy'}: {figure(card['accuracy'])}, with the 95 % interval",
         f"- Under attack: {attack}{figure(pgd)}",
         f"- Weight noise for noisegrad: {card['weight_sigma'] if card['weight_sigma'] is not None else 'not measured'}",
-        f"- Time: {card['seconds'] / 60:.1f} minutes of training with {card['threads']} thread(s)",
+        f"- Time: {duration(card['seconds'])} of training with {card['threads']} thread(s)",
         f"- Command: `{card['command'] or 'called from Python'}`",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- Weights: SHA-256 {card['sha256']}",
