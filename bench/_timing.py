@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from salience.core.device import bfloat16_is_fast
@@ -24,7 +26,7 @@ def interleaved(cases: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> 
     """Seconds of each case, one warm-up and then `repeats` turns A B C, B C A, ...; those in bfloat16 only on processors that have it."""
     cases = {name: case for name, case in cases.items() if bfloat16_is_fast() or "bfloat16" not in str(name)}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(repeats + 1):
+    for turn in track(range(repeats + 1), ", ".join(map(str, cases)), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         order = list(cases)
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             start = time.perf_counter()
