@@ -107,6 +107,14 @@ def test_maps_in_the_place_of_targets(conv, photos):
         sal.measure("gini", conv, photos, 1)
 
 
+def test_maps_of_another_class_are_warned_of(conv, photos):
+    """A map of one class was judged by another without a word."""
+    e = sal.explain("gradient", conv, photos, targets=[1, 2])
+    with pytest.warns(UserWarning, match=r"^The map of image 2 explains cat but is judged by ant: leave the targets out to judge it by its own\.$"):
+        sal.measure("deletion:steps=2", conv, photos, [1, 0], e)
+    sal.measure("deletion:steps=2", conv, photos, [1, 2], e)
+
+
 def test_maps_of_other_pictures_are_warned_of(conv, photos):
     """A file of maps in another order gave numbers without a word."""
     e = sal.explain("gradient", conv, photos)

@@ -92,6 +92,11 @@ class TestAll:
         assert told[1 : card.MAPS + 2] == [("gradient, image 1 of 2", done, card.MAPS) for done in range(card.MAPS + 1)]
         assert told[-1][0] == "the controls, image 2 of 2"
 
+    def test_a_picture_given_twice_is_refused(self, conv, photos):
+        """It counted as two, so intervals came out too narrow."""
+        with pytest.raises(sal.InputError, match=r"^image 1 and image 3 are the same picture: give it once, because intervals count pictures\.$"):
+            audit(conv, photos[[0, 1, 0]], ["gradient"])
+
     def test_no_method(self, conv, photos):
         with pytest.raises(sal.InputError, match=r"^There is nothing to audit: name at least one method\.$"):
             audit(conv, photos, [])

@@ -453,6 +453,14 @@ class TestTheStore:
             run_study(read_study("study.yaml"), "out", resume=True)
 
 
+def test_a_study_that_is_refused_leaves_no_folder(folder):
+    """An empty one with a lock was left."""
+    study = read_study("study.yaml")
+    with pytest.raises(sal.InputError, match="more than the"):
+        run_study(study, "new/out", workers=1000, threads=1)
+    assert not (folder / "new" / "out").exists()
+
+
 class TestResume:
     def test_refused_without_saying_so_and_with_another_study(self, folder):
         study = read_study("study.yaml")

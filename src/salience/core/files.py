@@ -43,7 +43,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     """Nobody else may do the same in this folder meanwhile. The lock ends with its process, however that ends.
 
     Args:
-        folder: It is made.
+        folder: It is made; and taken away again if nothing came into it.
         doing: What is being done, for the message: "training".
 
     Raises:
@@ -51,7 +51,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock, new = FileLock(folder / ".lock", timeout=0), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -62,6 +62,10 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if new and [each.name for each in folder.iterdir()] == [".lock"]:
+            with contextlib.suppress(OSError):  # Windows keeps files that are open
+                (folder / ".lock").unlink()
+                folder.rmdir()
         lock.release()
 
 

@@ -157,11 +157,11 @@ class Metric(Options):
         geometry = getattr(images, "geometry", None)
         images = checked_images(images, model)
         sources = streams(seed, len(images))
-        explained = own_score = None
+        made_for = explained = own_score = None
         if isinstance(maps, Explanation):
             own_score = maps.score
             _warn_of_other_images(maps, images)
-            explained = maps.targets if targets is None else None
+            made_for, explained = maps.targets, maps.targets if targets is None else None
             explainer = _method_of(maps) if explainer is None and facts.get("needs_explainer") else explainer
             maps = maps.maps
         if facts.get("needs_masks") and masks is None:
@@ -174,6 +174,7 @@ class Metric(Options):
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
         with torch.inference_mode(False), model.frozen():
             indices = (_indices(targets, view, images) if explained is None else explained).to(images.device)
+            _warn_of_other_targets(made_for, indices, view)
             maker = None if explainer is None else Explainer.from_value(explainer)
             case = Case(
                 view if maker is None else maker.prepare(view, images),
@@ -255,6 +256,20 @@ def _warn_of_other_images(e: Explanation, images: Images) -> None:
     other = [place for place, (then, now) in enumerate(zip(made_of, map(hash_of, images), strict=False)) if then != now]
     if other:
         warnings.warn(f"The map of {nth(other[0], len(images))} was made of other pixels than it is judged on: another picture, order or preprocessing?", UserWarning, stacklevel=3)
+
+
+def _warn_of_other_targets(made_for: Targets | None, judged: Targets, model: Classifier) -> None:
+    """Say so if a map of one class is judged by another."""
+    if made_for is None:
+        return
+    other = (made_for.cpu() != judged.cpu()).nonzero().flatten().tolist()
+    if other:
+        place = other[0]
+        warnings.warn(
+            f"The map of {nth(place, len(judged))} explains {model.label(int(made_for[place]))} but is judged by {model.label(int(judged[place]))}: leave the targets out to judge it by its own.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _method_of(e: Explanation) -> str:

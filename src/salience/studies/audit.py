@@ -26,7 +26,7 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, streams
 from salience.core.errors import CollapseWarning, InputError
-from salience.core.explainer import Explainer, Target, checked_images, target_indices
+from salience.core.explainer import Explainer, Target, checked_images, hash_of, target_indices
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
 from salience.core.montecarlo import relative_error
@@ -95,6 +95,11 @@ def audit(model: Classifier, images: Images, methods: Sequence[object] = METHODS
         raise InputError("There is nothing to audit: name at least one method.")
     names = names_of(images) or [f"image {place + 1}" for place in range(len(images))]
     images, report = checked_images(images, model), progress or (lambda what, done, total: None)
+    first: dict[str, str] = {}
+    for name, pixels in zip(names, map(hash_of, images), strict=True):
+        if pixels in first:
+            raise InputError(f"{first[pixels]} and {name} are the same picture: give it once, because intervals count pictures.")
+        first[pixels] = name
     with model.frozen(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # "class kept" says it; under random weights it would mean nothing
         indices = target_indices(targets, model.outputs(images), model).to(images.device)
