@@ -115,6 +115,13 @@ class TestRandomWeights:
         assert (edges.figure, edges.threshold, edges.verdict) == (pytest.approx(1), 0.5, "fail")
         assert (random.figure, random.threshold, random.verdict) == (pytest.approx(1), pytest.approx(0, abs=0.05), "fail")
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_no_luck_decides_of_the_random_map(self, conv, photos, seed):
+        """Whether two random maps correlated by 0.01 or by -0.01 decided what was asked, and it passed the flip."""
+        found = asked(conv, photos[:1], ["random"], seed=seed)
+        assert (found["random weights"].figure, found["random weights"].verdict) == (pytest.approx(1), "fail")
+        assert {found[name].verdict for name in ("noise", "blur", "flip")} == {"not asked"}
+
     def test_one_image_has_the_interval_of_its_draws_of_weights(self, conv, photos):
         found = asked(conv, photos[:1], ["gradient"])["random weights"]
         assert found.low < found.figure < found.high
@@ -241,6 +248,14 @@ class TestSurvives:
         for question in ("random weights", "noise", "blur", "flip"):
             assert (found[question].verdict, found[question].sentence) == ("not asked", "In 2 of 2 image(s) the map is the same everywhere, so there is nothing to ask.")
         assert found["converged"].verdict == "not asked"
+
+    def test_so_is_one_that_is_the_same_up_to_rounding(self):
+        """It was said to have converged."""
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        e = sal.explain("rise:samples=30", constant(), images[:1])
+        assert e.maps.amin() < e.maps.amax()
+        found = asked(constant(), images, ["rise:samples=30"])
+        assert {found[name].sentence for name in ("random weights", "converged", "noise")} == {"In 2 of 2 image(s) the map is the same everywhere, so there is nothing to ask."}
 
     def test_a_map_of_noise_is_not_asked(self):
         """Where not even the edges keep anything everything survived: the threshold was 0, or less."""

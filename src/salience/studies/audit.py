@@ -154,6 +154,7 @@ class _Seen:
         class_kept: Share of networks that keep the class; None if there are no other networks.
         draws: Independent draws behind the map; 0 for a deterministic method.
         empty: Why the map says nothing, if it does: it is the same everywhere, or nothing of it stands out of the sampling noise.
+        chance: The rank correlation that one of forty pairs of maps without anything in common exceeds.
     """
 
     floor: float
@@ -164,6 +165,7 @@ class _Seen:
     class_kept: float | None
     draws: int
     empty: str = ""
+    chance: float = 0.0
 
 
 def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None]) -> _Seen:
@@ -189,8 +191,10 @@ def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None])
             random_weights.append(_alike(one_channel(e.maps), one_channel(case.explained(explainer).maps)))
     step()
     kept, error, values = e.record["images"].get("class_kept"), _pattern_error(e), one_channel(e.maps)
-    empty = "the same everywhere" if values.amin() == values.amax() else "nothing but sampling noise" if error == math.inf else ""
-    return _Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], int(e.samples[0]), empty)
+    flat = values.amax() - values.amin() <= 8 * torch.finfo(values.dtype).eps * values.abs().amax()  # up to rounding
+    empty = "the same everywhere" if flat else "nothing but sampling noise" if error == math.inf else ""
+    chance = float(stats.norm.ppf(0.975) / math.sqrt(max(values.numel() - 1, 1)))
+    return _Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], int(e.samples[0]), empty, chance)
 
 
 def _pattern_error(e: Explanation) -> float | None:
@@ -266,14 +270,12 @@ class _Card:
             return self.not_asked("random weights", "A black box shows no weights, so they cannot be randomised.")
         if self.empty:
             return self.not_asked("random weights", self.empty)
-        if self.floor <= 0:
-            return self.not_asked("random weights", f"Two maps with other draws have a rank correlation of {self.floor:.2f}, so there is nothing that random weights could take.")
         values, floor = np.array([each.random_weights for each in self.seen]), self.floor
         detail = f"with random weights a rank correlation of {values.mean():.2f} is left; a map that ignores the weights would keep {floor:.2f}" + (", its noise floor" if floor < 1 else "")
         interval = _ends(values[0]) if len(self.seen) == 1 else _ends(values, shared_seeds=True)
         if interval is not None:
             interval = (max(-1.0, interval[0]), min(1.0, interval[1]))  # no correlation lies beyond
-        return self.finding("random weights", float(values.mean()), interval, HALF_WAY * floor, detail)
+        return self.finding("random weights", float(values.mean()), interval, HALF_WAY * max(floor, 0.0), detail)
 
     def better(self, metric: str) -> Finding:
         """The difference to the best control, paired by image; of one image give or take what luck does there."""
@@ -316,13 +318,13 @@ class _Card:
             return self.not_asked(name, "The prediction changes with the picture, so the map may change too.")
         edges = np.array([each.edges[name] for each in self.controls])[same]
         floors = np.array([each.floor for each in self.seen])[same]
-        figure, threshold = float(values[same].mean()), HALF_WAY * float(np.minimum(edges, floors).mean())
-        if threshold <= 0:
+        figure, most = float(values[same].mean()), float(np.minimum(edges, floors).mean())
+        if most <= max(each.chance for each in self.seen):
             return self.not_asked(name, f"The picture's edges keep {edges.mean():.2f} and drawing anew leaves {floors.mean():.2f}, so there is nothing to measure it by.")
         detail = f"the map keeps a rank correlation of {figure:.2f}, where the picture's edges keep {edges.mean():.2f}"
         detail += f" and drawing anew leaves {floors.mean():.2f}" if floors.mean() < 1 else ""
         note = "" if same.all() else f" {(~same).sum()} of {len(same)} images are left out: their prediction changed."
-        return self.finding(name, figure, _ends(values[same]), threshold, detail, note + _narrow(values[same]))
+        return self.finding(name, figure, _ends(values[same]), HALF_WAY * most, detail, note + _narrow(values[same]))
 
     def class_kept(self) -> Finding:
         """The share of networks that keep the class."""
