@@ -69,7 +69,7 @@ OTHER = (ROBUSTNESS, FRESH)
 SAID = {
     "gradient": [
         *((NG, SG, criterion) for criterion in HIGHER),
-        *((NG, BASELINE, criterion) for criterion in HIGHER if criterion != SPARSENESS),
+        *((other, BASELINE, criterion) for other in (SG, NG, FG) for criterion in HIGHER if criterion != SPARSENESS),
         *((FG, other, criterion) for other in (SG, NG) for criterion in HIGHER if criterion != SPARSENESS),
         (FG, SG, SPARSENESS),
         *((BASELINE, other, SPARSENESS) for other in (SG, NG, FG)),

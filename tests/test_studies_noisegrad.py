@@ -140,6 +140,17 @@ def test_a_network_that_does_not_come_with_the_package_is_refused_with_the_comma
     assert module.architecture(NET) == module.described(NET) == NET
 
 
+def test_table_1_is_judged_by_all_that_its_text_says(script):
+    """A boost by NG and FG in comparison to Baseline and SG; Baseline is the least faithful, localised and robust of them all."""
+    module = script("noisegrad_tables")
+    for criterion in (module.LOCALISATION, module.FAITHFULNESS, module.QUANTUS):
+        said = {(first, second) for first, second, of in module.SAID["gradient"] if of == criterion}
+        assert said >= {(first, module.BASELINE) for first in (module.SG, module.NG, module.FG)} | {(module.NG, module.SG), (module.FG, module.SG), (module.FG, module.NG)}
+        for first, second in said:
+            better, worse = (float(module.PUBLISHED["gradient"][name][module.WHERE[criterion]].strip("*").split(" ")[0]) for name in (first, second))
+            assert (better > worse) == module.HIGHER[criterion]
+
+
 def test_folders_that_are_not_there_are_named_with_their_option(script, tmp_path, capfd):
     module = script("noisegrad_tables")
     assert module.main(module.options(), module.work, ["--model", NET, "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
