@@ -417,6 +417,16 @@ class TestTheStore:
         store.write(unit, store.rows()[:1], [])
         assert unit in store.complete()
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's file that is always full")
+    def test_a_full_disk_is_told_in_a_sentence(self, tmp_path):
+        """It was told in JSON."""
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / ".u.parquet.part").symlink_to("/dev/full")
+        with pytest.raises(sal.InputError) as raised:
+            Store(tmp_path).write("u", [{"image": "a.png", "value": 1.0}], [])
+        wanted = f"Cannot write {tmp_path / 'results' / 'u.parquet'}: No space left on device. Free some space or mend the folder, then continue with --resume."
+        assert str(raised.value) == wanted
+
     @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b""])
     def test_a_damaged_part_is_named(self, folder, damage):
         store = run_study(read_study("study.yaml"), "out", limit=1)

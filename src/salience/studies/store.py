@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -108,7 +109,9 @@ class Store:
                 os.fsync(written.fileno())
             part.replace(file)
         except (OSError, duckdb.IOException) as error:
-            raise InputError(f"Cannot write {file}: {getattr(error, 'strerror', None) or error}. Free some space or mend the folder, then continue with --resume.") from error
+            number = re.search(r'"errno":"(\d+)"', str(error))  # DuckDB's, in JSON
+            why = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
+            raise InputError(f"Cannot write {file}: {why}. Free some space or mend the folder, then continue with --resume.") from error
         finally:
             part.unlink(missing_ok=True)
 
