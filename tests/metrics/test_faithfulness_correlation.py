@@ -80,6 +80,14 @@ def test_scale_and_offset_of_the_map_do_not_matter(conv, photos):
     assert torch.allclose(measure(metric, conv, photos, 2, maps), measure(metric, conv, photos, 2, 3e-7 * (maps + 2)), atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_nor_does_a_scale_whose_squares_overflow(conv, photos, scale):
+    """The correlation came out as 0."""
+    maps = torch.randn(len(photos), 1, *photos.shape[-2:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for metric in ("faithfulness_correlation:samples=20", "sensitivity_n:samples=5"):
+        torch.testing.assert_close(measure(metric, conv, photos, 1, scale * maps), measure(metric, conv, photos, 1, maps))
+
+
 def test_seeds_chunks_and_batches(conv, photos):
     metric, maps = FaithfulnessCorrelation(samples=23), random_maps()
     state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global one must not be touched

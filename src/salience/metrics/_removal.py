@@ -85,10 +85,10 @@ def correlation(first: Float[Tensor, "*lead draws"], second: Float[Tensor, "*lea
 
 
 def _centred(values: Tensor) -> Tensor:
-    """Less their mean; exactly zero if they differ by rounding only."""
-    rounding = 8 * torch.finfo(values.dtype).eps * values.abs().amax(-1, keepdim=True)
-    constant = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True) <= rounding
-    values = values.double()
+    """As shares of the largest, so that no square of them overflows, less their mean; exactly zero if they differ by rounding only."""
+    largest = values.abs().amax(-1, keepdim=True)
+    constant = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True) <= 8 * torch.finfo(values.dtype).eps * largest
+    values = values.double() / largest
     return torch.where(constant, 0.0, values - values.mean(-1, keepdim=True))
 
 
