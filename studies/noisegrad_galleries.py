@@ -197,7 +197,7 @@ def work(given: Namespace) -> None:
     report.table(f"Gradients of the predicted class on {count} COCO pictures in which it is a labelled object, 3 seeds: mean and 95 % interval", columns, cells)
     report.text(
         "The paper has no numbers for these figures; those of its table 1 (another data set and network) are printed beside ours. NG's and FG's draws of weights are shared by all pictures of a seed: their intervals count the "
-        "seeds too, and a difference counts only if its interval leaves out 0 (else its p is 1)."
+        "seeds too, as p does, and a difference counts only if its interval leaves out 0 (else its p is 1)."
     )
     report.claims(claims(found))
     report.done()

@@ -35,7 +35,7 @@ COLOURS = {GRADIENT: "#1b1f24", SMOOTH: "#d1432b", UNIFORM: "#e8a33d", BETA_SMOO
 NOTEBOOK = "The authors' notebook has for Gradient on a ResNet-18 for CIFAR-10, from the linear layer down: 0.42, 0.37, 0.29, 0.26, 0.21, 0.19, 0.17, 0.15, 0.12, 0.10, 0.11."
 CERTAINTY = (
     f"Each picture is judged on the same {len(SEEDS)} random networks. Means are over pictures and networks; intervals count both, the draw of the networks too. p is of Wilcoxon's test over pictures, of each picture's mean over the "
-    "networks, so it speaks of these networks alone; where the interval of a difference holds 0, p is set to 1."
+    "networks, or of pictures and networks as two samples where that is larger; where the interval of a difference holds 0, p is set to 1."
 )
 """For the results, also of `smoothed_training`."""
 

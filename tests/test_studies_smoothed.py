@@ -10,7 +10,7 @@ from study_scripts import loaded, mean, objects, run, table
 import salience as sal
 from salience.core.draws import streams
 from salience.perturb.randomise import parts_of, randomised
-from salience.studies.statistics import bootstrap_interval
+from salience.studies.statistics import bootstrap_interval, p_of_shared_seeds
 from salience.studies.study import Data, Study
 from salience.studies.work import seeds_of
 
@@ -244,6 +244,14 @@ def test_a_cascade_s_claim_does_not_rest_on_the_networks_drawn(script):
         found = {module.GRADIENT: np.full((12, 6), 0.1)} | dict.fromkeys(methods, way)
         claims = module.claims("tiny", found, {name: np.stack([each, each], 2) for name, each in found.items()})
         assert [claim.verdict(claim.p) for claim in claims] == [verdict] * 8
+
+
+def test_what_is_said_of_p_is_true(script):
+    """It was said to speak of the networks drawn alone: where these differ more than pictures do, it is that of both."""
+    module = script("smoothed_cascade")
+    values = 0.3 + rising() / 10 + np.array([0.2, -0.1, 0.2, -0.1, 0.2, -0.1])
+    assert "or of pictures and networks as two samples where that is larger" in module.CERTAINTY
+    assert module.difference("", "", values, 0.0, ">", shared_seeds=True).p == p_of_shared_seeds(values) > module.difference("", "", values, 0.0, ">").p
 
 
 def test_the_network_with_its_last_relu_has_a_folder_of_its_own(tiny, tmp_path, capfd, monkeypatch):
