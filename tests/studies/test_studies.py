@@ -184,6 +184,16 @@ class TestRows:
         (found,) = [row["value"] for row in store.rows() if (row["metric"], row["method"], row["seed"]) == ("deletion:steps=4", "smoothgrad:samples=3", 1)]
         assert found == pytest.approx(float(expected), abs=1e-6)
 
+    def test_a_score_is_for_methods_that_depend_on_one(self, folder):
+        """The controls failed."""
+        study = read_study("study.yaml").model_copy(update={"score": "log_probability", "methods": ["gradient", "random", "centre"], "metrics": ["gini", "ssim"]})
+        rows = run_study(study, "out", limit=1).rows()
+        assert {(row["method"], row["reason"]) for row in rows if row["status"] == "failed"} == set()
+        (gradient,) = (row["value"] for row in rows if (row["method"], row["metric"], row["seed"]) == ("gradient", "gini", study.seeds[0]))
+        item, model = study.data.load()[0], sal.load_model(study.models[0])
+        image = sal.load_images([item.picture], model)
+        assert gradient == pytest.approx(sal.measure("gini", model, image, None, sal.explain("gradient", model, image, score="log_probability")).item())
+
     def test_one_bad_picture_does_not_stop_the_others(self, folder):
         (folder / "pictures" / "1.png").write_bytes(b"no picture")
         store = run_study(read_study("study.yaml"), "out")
