@@ -92,6 +92,7 @@ class TestTheFile:
             ("folder: pictures", "dataset: imagenet, folder: pictures", 4, "data has a folder and a dataset: give folder: DIR, or dataset: NAME and root: DIR."),
             ("limit: 3", "limit: 0", 4, "data.limit: input should be greater than or equal to 1"),
             ("folder: pictures", "folder: nowhere", 4, "nowhere"),
+            ("{folder: pictures, limit: 3}", "pictures", 4, "data needs a folder (folder: DIR) or a data set (dataset: NAME, root: DIR)."),
             ("folder: pictures", "dataset: folders, root: pictures", 4, "did you mean folder"),
             ("{folder: pictures, limit: 3}", "\n  folder: pictures\n  limit: 3\n  shuffel: 3", 7, "Unknown option of folder: 'shuffel': did you mean shuffle"),
             ("{folder: pictures, limit: 3}", "\n  limit: 3\n  targts: labels\n  folder: pictures", 6, "Unknown option of folder: 'targts': did you mean targets"),

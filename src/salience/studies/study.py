@@ -79,9 +79,9 @@ class Data(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sorted_out(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or ("options" in given and set(given) <= set(cls.model_fields)):
+        if isinstance(given, cls) or (isinstance(given, dict) and "options" in given and set(given) <= set(cls.model_fields)):
             return given
-        given = {str(key): value for key, value in given.items()}
+        given = {str(key): value for key, value in given.items()} if isinstance(given, dict) else {}
         if "folder" in given:
             if "dataset" in given:
                 raise InputError("data has a folder and a dataset: give folder: DIR, or dataset: NAME and root: DIR.")
