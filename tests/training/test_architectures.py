@@ -124,6 +124,17 @@ def test_resnet20_takes_published_weights():
     assert (model.outputs(images).argmax(1) == torch.tensor([item.labels[0] for item in data])).float().mean() > 0.9
 
 
+def test_without_a_download_the_message_names_what_can_be_typed(monkeypatch):
+    """With --full nobody has written pretrained=true, which it said to leave out."""
+
+    def refuse(name):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.get_model_weights", refuse)
+    with pytest.raises(sal.InputError, match=r"^The weights of torchvision:resnet18 could not be downloaded \(no network\): begin untrained with --architecture torchvision:resnet18\.$"):
+        Architecture.from_value("torchvision:resnet18:pretrained=true").begin()
+
+
 def test_torchvision_by_name():
     net = Architecture.from_value("torchvision:mobilenet_v3_small:classes=3")
     assert net.build()(torch.rand(2, 3, 64, 64)).shape == (2, 3)

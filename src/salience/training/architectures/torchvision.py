@@ -61,6 +61,6 @@ class Torchvision(Architecture):
             try:
                 stored = zoo.get_model_weights(self.member).DEFAULT.get_state_dict(progress=False)
             except OSError as error:
-                raise InputError(f"The weights of {self.name} could not be downloaded ({error}): leave out pretrained=true.") from error
+                raise InputError(f"The weights of {self.name} could not be downloaded ({error}): begin untrained with --architecture {self.name}.") from error
             network.load_state_dict(own | {key: value for key, value in stored.items() if own[key].shape == value.shape})
         return network
