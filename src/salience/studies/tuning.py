@@ -244,14 +244,14 @@ class _Search:
         """The choices of a method with noise in the weights."""
         line = _Line("weight_sigma", WEIGHT_LEVELS)
         given: Any = getattr(self.explainer, "weight_sigma", "auto")
-        return self.with_given([self.searched("searched", line, further=True)], None if given == "auto" else line.at(given))
+        return self.with_given([self.searched("searched", line)], None if given == "auto" else line.at(given))
 
     def of_image(self) -> list[Choice]:
         """The choices of a method with noise in the image, and what published levels do, also at their sd."""
         line = _Line("noise_level", IMAGE_LEVELS)
         same_sd = tuple(float(f"{level / self.unit_sd:.3g}") for level in PUBLISHED)
         published, equal = ([self.row(*line.at(level)) for level in levels] for levels in (PUBLISHED, same_sd))
-        choices = [self.searched("searched", line, further=True), Choice("published", published[-1])]
+        choices = [self.searched("searched", line), Choice("published", published[-1])]
         if self.unit_sd != 1:
             choices.append(Choice("equal sd", equal[-1]))
         given = getattr(self.explainer, "noise_level", None)
@@ -263,27 +263,21 @@ class _Search:
         line = _Line("weight_sigma", WEIGHT_LEVELS, explainer.averaged.noise_level)
         alone = self.searched("searched alone", _Line("weight_sigma", WEIGHT_LEVELS))
         halved = Choice("halved", self.row(*line.at(explainer.auto_share * alone.row.weight_sigma)), found=alone.reached)
-        choices = [halved, self.searched("searched together", line, further=True), alone]
+        choices = [halved, self.searched("searched together", line), alone]
         return self.with_given(choices, None if explainer.weight_sigma == "auto" else line.at(explainer.weight_sigma))
 
     def with_given(self, choices: list[Choice], at: tuple[float, float] | None) -> list[Choice]:
         """The choices and, if the method was given a level, what that does."""
         return choices if at is None else [*choices, Choice("given", self.row(*at))]
 
-    def searched(self, rule: str, line: _Line, further: bool = False) -> Choice:
-        """The smallest crossing on a line, and where the ends of the interval cross.
-
-        Args:
-            rule: Its name.
-            line: The levels.
-            further: Whether to go on until half the accuracy is lost, for the picture.
-        """
+    def searched(self, rule: str, line: _Line) -> Choice:
+        """The smallest crossing on a line, and where the ends of the interval cross: for these, and the picture, it goes on until half the accuracy is lost."""
         if line.inside and self.row(*line.at(0.0)).drop >= TARGET_DROP:
             level: float | None = 0.0
         else:
             level = smallest_crossing(lambda level: self.row(*line.at(level)).drop, line.levels)
         chosen = self.row(*line.at(LARGEST if level is None else level))
-        for each in line.levels if further else ():
+        for each in line.levels:
             if self.row(*line.at(each)).drop >= ENOUGH:
                 break
         known = sorted((level, row) for row in self.rows.values() if (level := line.level(row)) is not None)
