@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import salience as sal
+from salience.core.registry import entries
 from salience.show.overlay import LONGEST, notes_of, number, numbers, overlay, panels, title_of, unit_of
 
 from .test_colour import explanation, warmth
@@ -173,6 +174,16 @@ class TestWords:
 
     def test_units_of_a_users_function(self):
         assert unit_of(explanation(torch.rand(1, 1, 5, 5), method="my_function")) == "explains the logit"
+
+    @pytest.mark.parametrize("method", [name for name, entry in entries("explainer").items() if not entry.cls.explains_score])
+    @pytest.mark.parametrize("written", ["{}", "smoothgrad:base={}"])
+    def test_a_method_that_does_not_depend_on_a_score_is_not_said_to_explain_it(self, method, written):
+        assert "explains the" not in unit_of(explanation(torch.rand(1, 1, 5, 5), method=written.format(method)))
+
+    @pytest.mark.parametrize("method", ["random", "smoothgrad:base=random"])
+    def test_what_ignores_the_model_does_not_speak_for_a_class(self, method):
+        e = explanation(torch.linspace(-1, 1, 25).view(1, 1, 5, 5), method=method)
+        assert notes_of(e, 0, panels(e)[0].shown)[1] == "Signed: red is above 0, blue below it; full colour from the 99.5th percentile of |value|."
 
     @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.012345, "0.0123"), (-2.5, "\u22122.5"), (1e-9, "1e\u22129"), (123456, "1.23e5"), (float("inf"), "inf")])
     def test_numbers(self, value, text):

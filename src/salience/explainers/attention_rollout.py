@@ -21,7 +21,7 @@ from salience.core.types import Images, Targets
 from salience.explainers._layers import find_layer, upsampled, white_box
 
 
-@register("explainer", "attention_rollout", signed=False, stochastic=False, needs_gradient=True, cites="Abnar & Zuidema 2020")
+@register("explainer", "attention_rollout", signed=False, stochastic=False, needs_gradient=True, unit="share of the attention, whatever the class", cites="Abnar & Zuidema 2020")
 class AttentionRollout(Explainer):
     """How much of each image token reaches the tokens that are read at the end, through a transformer's attention, layer after layer.
 

@@ -19,7 +19,7 @@ from salience.core.types import Images, Targets
 from salience.explainers._layers import upsampled, white_box
 
 
-@register("explainer", "cam", signed=True, stochastic=False, needs_gradient=True, cites="Zhou et al. 2016")
+@register("explainer", "cam", signed=True, stochastic=False, needs_gradient=True, unit="logit", cites="Zhou et al. 2016")
 class CAM(Explainer):
     """The last map's channels, weighted by the linear layer's weights of the target: sum_k w_tk A_k.
 

@@ -12,7 +12,7 @@ from salience.core.registry import register
 from salience.core.types import Images, Targets
 
 
-@register("explainer", "centre", signed=False, stochastic=False, needs_gradient=False, control=True, cites="Zhang et al. 2016")
+@register("explainer", "centre", signed=False, stochastic=False, needs_gradient=False, control=True, unit="nearness to the centre, whatever the image and the model", cites="Zhang et al. 2016")
 class Centre(Explainer):
     """A control that ignores image and model: an isotropic Gaussian around the centre, 1 at its peak.
 

@@ -19,7 +19,7 @@ from salience.explainers._layers import captured, positive, white_box
 from salience.explainers._relevance import Linear, RelevancePass, pullback
 
 
-@register("explainer", "contrastive_excitation_backprop", signed=False, stochastic=False, needs_gradient=True, cites="Zhang et al. 2016")
+@register("explainer", "contrastive_excitation_backprop", signed=False, stochastic=False, needs_gradient=True, unit="winning probability above that of the opposite", cites="Zhang et al. 2016")
 class ContrastiveExcitationBackprop(Explainer):
     """Excitation backpropagation of the target against that of its opposite, the unit with negated weights.
 

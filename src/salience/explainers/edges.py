@@ -19,7 +19,7 @@ SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 """Eight times the horizontal slope."""
 
 
-@register("explainer", "edges", signed=False, stochastic=False, needs_gradient=False, control=True, cites="Adebayo et al. 2018")
+@register("explainer", "edges", signed=False, stochastic=False, needs_gradient=False, control=True, unit="slope of the luminance, whatever the model", cites="Adebayo et al. 2018")
 class Edges(Explainer):
     """A control that ignores the model: the Sobel magnitude of the luminance, sqrt(gx² + gy²), per pixel.
 

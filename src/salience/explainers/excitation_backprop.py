@@ -13,7 +13,7 @@ from salience.explainers._excitation import winning_maps
 from salience.explainers._layers import white_box
 
 
-@register("explainer", "excitation_backprop", signed=False, stochastic=False, needs_gradient=True, cites="Zhang et al. 2016")
+@register("explainer", "excitation_backprop", signed=False, stochastic=False, needs_gradient=True, unit="winning probability", cites="Zhang et al. 2016")
 class ExcitationBackprop(Explainer):
     """The probability that each place of a layer wins when the target is traced downwards (marginal winning probability).
 

@@ -12,7 +12,9 @@ from salience.core.registry import register
 from salience.core.types import Images, Targets
 
 
-@register("explainer", "random", signed=True, stochastic=False, seeded=True, needs_gradient=False, control=True, cites="Adebayo et al. 2018")
+@register(
+    "explainer", "random", signed=True, stochastic=False, seeded=True, needs_gradient=False, control=True, unit="drawn from N(0, 1), whatever the image and the model", cites="Adebayo et al. 2018"
+)
 class Random(Explainer):
     """A control that ignores image and model: N(0, 1) at every pixel, by the seed.
 

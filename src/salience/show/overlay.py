@@ -250,7 +250,8 @@ def notes_of(e: Explanation, index: int, view: Shown) -> list[str]:
         middle = number(view.reference)
         colours = f"Red is above the map's mean, {middle}, and speaks for the class, blue is below it and speaks against it; full colour from the {PERCENTILE}th percentile of the distance."
     elif view.scale.signed:
-        colours = f"Signed: red speaks for the class, blue against it; full colour from the {PERCENTILE}th percentile of |value|."
+        signs = "red is above 0, blue below it" if declared(e, "control") else "red speaks for the class, blue against it"
+        colours = f"Signed: {signs}; full colour from the {PERCENTILE}th percentile of |value|."
     else:
         colours = f"Unsigned: darker is more; the scale ends at the {PERCENTILE}th percentile" + (f" and starts at the {100 - PERCENTILE:.1f}th." if view.scale.low else ".")
     known = grey_of(view) or "which pixels are within it is not known (saved without blocks)"
