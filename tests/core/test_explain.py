@@ -53,6 +53,10 @@ def test_targets_by_index_name_and_prediction(conv, photos):
         ({"method": "smoothgrad:absolute=maybe"}, r"smoothgrad: absolute must be true or false, not 'maybe'\."),
         ({"method": "smoothgrad:samples"}, r"'smoothgrad:samples': options are written key=value, not 'samples'\."),
         ({"method": "smoothgrad:base=(gradient"}, r"Brackets do not match in 'base=\(gradient'\."),
+        (
+            {"method": "fusiongrad:samples=3,base=integrated_gradients:steps=4,samples=5"},
+            r"'fusiongrad:samples=3,base=integrated_gradients:steps=4,samples=5': samples is given twice; options of a base stand in brackets, base=\(NAME:key=value\)\.",
+        ),
         ({"method": "gradient:samples=3"}, r"gradient has no options, so 'samples' cannot be set\."),
         ({"method": "smoothgrad:noise_level=0.1,sigma=0.1"}, r"smoothgrad: give noise_level \(relative to the image's range\) or sigma \(absolute, in \[0, 1\] units\), not both\."),
         ({"method": "integrated_gradients:baseline=pink"}, r"Unknown value for integrated_gradients: baseline: 'pink': .*"),

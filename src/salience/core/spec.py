@@ -22,7 +22,7 @@ def build(kind: str, text: str) -> Any:
         text: ``name``, or ``name:key=value,...``; brackets nest.
 
     Raises:
-        InputError: For an unknown name or option, or brackets that do not match.
+        InputError: For an unknown name or option, one that is given twice, or brackets that do not match.
     """
     known = registry.entries(kind)
     text = _strip_brackets(text.strip())
@@ -45,6 +45,8 @@ def build(kind: str, text: str) -> Any:
             if not fields:
                 raise InputError(f"{name} has no options, so {key.strip()!r} cannot be set.")
             raise unknown(f"option of {name}:", key.strip(), fields)
+        if key.strip() in given:
+            raise InputError(f"{text!r}: {key.strip()} is given twice; options of a base stand in brackets, base=(NAME:key=value).")
         given[key.strip()] = convert(_strip_brackets(value.strip()), hints[key.strip()], f"{name}: {key.strip()}")
     return cls(**given)
 
