@@ -150,6 +150,10 @@ def test_black_boxes_of_numpy_and_of_logits():
         sal.BlackBox(lambda x: x.mean((2, 3)) * 9, name="f").outputs(torch.ones(1, 3, 2, 2))
 
 
+def test_a_black_box_takes_the_mean_colour_of_a_model(conv):
+    assert torch.equal(sal.BlackBox(conv.outputs, mean_colour=conv.mean_colour).mean_colour, conv.mean_colour)
+
+
 def test_a_black_box_cannot_change_the_images():
     def spoil(x):
         x.zero_()
@@ -183,6 +187,8 @@ def test_works_inside_inference_mode_and_no_grad(conv, photos):
         (lambda: sal.Model(Mean(), mean=(123, 117, 104)), r"mean \(123, 117, 104\) does not go with value_range=1: both are in the network's own units; .*"),
         (lambda: sal.Model(Mean(), mean=0.5, value_range=255), r"mean \(0\.5, 0\.5, 0\.5\) does not go with value_range=255: .*"),
         (lambda: sal.Model(Mean(), channels="GBR"), r"Unknown channel order 'GBR': did you mean .*\?"),
+        (lambda: sal.BlackBox(abs, mean_colour=0.5), r"mean_colour is one number in \[0, 1\] for each channel, such as \(0\.5, 0\.5, 0\.5\), not 0\.5\."),
+        (lambda: sal.BlackBox(abs, mean_colour=(128, 128, 128)), r"mean_colour is one number in \[0, 1\] for each channel, such as \(0\.5, 0\.5, 0\.5\), not \(128, 128, 128\)\."),
         (lambda: sal.BlackBox(3), r"BlackBox needs a function from images to scores, not int\."),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +22,11 @@ class BlackBox(Classifier):
         size: (height, width) it needs, or one int for a square; None for any.
         labels: Class names in index order.
         outputs: What `fn` returns: ``probabilities`` (the default), ``logits``, or ``multilabel`` for logits of classes that do not exclude each other.
-        mean_colour: The colour that replaces removed pixels by default, in [0, 1].
+        mean_colour: The colour that replaces removed pixels by default, one number in [0, 1] a channel.
         name: How records call it; by default the function's name.
 
     Raises:
-        InputError: If `fn` cannot be called.
+        InputError: If `fn` cannot be called, or something given is not of its kind.
     """
 
     white_box = False
@@ -37,18 +38,24 @@ class BlackBox(Classifier):
         size: Any = None,
         labels: Sequence[str] | Mapping[Any, str] | None = None,
         outputs: str = "probabilities",
-        mean_colour: Sequence[float] = (0.485, 0.456, 0.406),
+        mean_colour: Any = (0.485, 0.456, 0.406),
         name: str | None = None,
     ) -> None:
         if not callable(fn):
             raise InputError(f"BlackBox needs a function from images to scores, not {type(fn).__name__}.")
         if outputs not in OUTPUTS:
             raise unknown("kind of outputs", outputs, OUTPUTS)
+        try:
+            colour = np.asarray(mean_colour, dtype=np.float32)
+        except (TypeError, ValueError):
+            colour = np.empty(0, dtype=np.float32)
+        if colour.ndim != 1 or not colour.size or not ((colour >= 0) & (colour <= 1)).all():
+            raise InputError(f"mean_colour is one number in [0, 1] for each channel, such as (0.5, 0.5, 0.5), not {mean_colour!r}.")
         self.fn = fn
         self.size = pair(size)
         self.labels = class_names(labels)
         self.probabilities, self.multilabel = outputs == "probabilities", outputs == "multilabel"
-        self.mean_colour = torch.tensor(mean_colour)
+        self.mean_colour = torch.tensor(colour)
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
 
     def __repr__(self) -> str:
