@@ -103,6 +103,15 @@ class TestExplain:
         assert stored.score == "probability"
         assert row["probability"] == pytest.approx(e.record["images"]["probability"][0])
 
+    def test_a_score_is_for_methods_that_depend_on_one(self, explained, run):
+        """One control among the methods refused them all, where --samples is for those that have it."""
+        scores = [sal.Explanation.load(row["map"]).score for row in explained(CAT, "--method", "gradient", "--method", "edges", "--score", "probability")]
+        assert scores[0] == "probability"
+        assert scores[1] != "probability"
+        code, _, err = run("explain", CAT, *TINY, "--method", "edges", "--score", "probability")
+        assert code == 2
+        assert "edges does not depend on a score" in err
+
     def test_defaults_have_plain_names_and_deterministic_methods_no_error(self, explained):
         (row,) = explained(CAT, "--method", "gradient", "--model", "efficientnet-lite0")
         assert files() == ["chelsea.gradient.npz", "chelsea.gradient.png"]

@@ -38,7 +38,10 @@ def explain(
     target: Annotated[
         list[str] | None, typer.Option(help="auto (the predicted class), top3, a class index or a class name; may be repeated.", show_default="auto", metavar="T", rich_help_panel="What is explained")
     ] = None,
-    score: Annotated[str | None, typer.Option(help="logit, probability, log_probability or sigmoid.", show_default="the method's own", metavar="S", rich_help_panel="What is explained")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help="logit, probability, log_probability or sigmoid, for every method that depends on one.", show_default="the method's own", metavar="S", rich_help_panel="What is explained"),
+    ] = None,
     fit: Annotated[
         str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="What is explained")
     ] = None,

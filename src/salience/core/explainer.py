@@ -65,16 +65,19 @@ class Explainer(Options):
         base = getattr(self, "base", None)
         return base.score if isinstance(base, Explainer) else self.own_score
 
+    @property
+    def heeds_score(self) -> bool:
+        """Whether its maps depend on which score is explained; those of the controls, say, do not."""
+        base = getattr(self, "base", None)
+        return base.heeds_score if isinstance(base, Explainer) else self.explains_score
+
     def check_score(self, score: object) -> None:
         """Refuse a score that was asked for where it would change nothing.
 
         Raises:
             InputError: If one was, and the method, or the one that it wraps, does not explain a score.
         """
-        base = getattr(self, "base", None)
-        if isinstance(base, Explainer):
-            base.check_score(score)
-        elif score is not None and not self.explains_score:
+        if score is not None and not self.heeds_score:
             raise InputError(f"{self.name} does not depend on a score, so choosing one would change nothing: leave score out.")
 
     @classmethod

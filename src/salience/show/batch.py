@@ -48,7 +48,7 @@ class Request:
         methods: Specifications.
         model: A name that `load_model` knows.
         targets: ``auto``, ``top3``, class indices or names.
-        score: The score explained; None for the method's own.
+        score: The score explained by the methods that depend on one; None for the method's own.
         seed: Of all draws.
         samples: Draws, for every method that has this option.
         tolerance: Relative error at which an image's draws stop.
@@ -181,8 +181,9 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
     images = _loaded(request, group[:1], model)
     outputs = _outputs(model, images)
     _targets(request.targets, outputs[0], model)
+    if not any(explainer.heeds_score for explainer in explainers):
+        explainers[0].check_score(request.score)
     for explainer in explainers:
-        explainer.check_score(request.score)
         model.named_score(request.score or model.available_score(explainer.score))
         level = explainer
         while isinstance(base := getattr(level, "base", None), Explainer):
@@ -235,7 +236,7 @@ def _explained(
         if first is not None and first.retarget is not None and request.tolerance is None:
             e = first.retarget(targets)
         else:
-            e = explainer(model, images, targets, score=request.score, seed=request.seed, tolerance=request.tolerance, progress=progress)
+            e = explainer(model, images, targets, score=request.score if explainer.heeds_score else None, seed=request.seed, tolerance=request.tolerance, progress=progress)
         first = first or e
         yield turn, e, time.perf_counter() - start
 

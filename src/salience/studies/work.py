@@ -16,7 +16,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import streams
-from salience.core.errors import CollapseWarning, InputError, lacks_memory
+from salience.core.errors import CollapseWarning, lacks_memory
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric, UndefinedError
@@ -176,21 +176,12 @@ class _Work:
         chosen = [max(group, key=lambda label: outputs[label].item()) for group in objects]
         return chosen if self.study.data.targets == "all_labels" else chosen[:1]
 
-    @property
-    def score(self) -> str | None:
-        """The study's score; None for a method whose map depends on none, such as cam and the controls."""
-        try:
-            self.explainer.check_score(self.study.score)
-        except InputError:
-            return None
-        return self.study.score
-
     def map_of(self, model: Classifier, image: Photographs, item: Item, target: int, seed: int, key: Row) -> None:
         """The map of one target with one seed, and all that is measured of it."""
         own = [seeds_of(self.study, item.name, seed)]
         start = time.perf_counter()
         try:
-            e = self.explainer(model, image, target, score=self.score, seed=own)
+            e = self.explainer(model, image, target, score=self.study.score if self.explainer.heeds_score else None, seed=own)
         except Exception as error:  # a method that cannot explain this must not stop the others
             self.failed(key, error)
             return
