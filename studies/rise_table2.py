@@ -161,13 +161,19 @@ def table(report: Report, found: Hits) -> None:
     )
 
 
+def exceptions(better: str, worse: str) -> str:
+    """Where the paper's own numbers have it the other way round, in brackets; empty if nowhere."""
+    against = [name for name, each in PUBLISHED.items() if better in each and worse in each and float(each[better].split()[0]) < float(each[worse].split()[0])]
+    return f" (in the paper not for {', nor for '.join(against)})" if against else ""
+
+
 def claims(found: Hits, full: bool) -> list[Claim]:
     """Who is better than whom; pictures are the units."""
     made = []
     for better, worse in SAID:
         published = "; ".join(f"{name} {each[better]} and {each[worse]}" for name, each in PUBLISHED.items() if better in each and worse in each)
         first, second = (OURS if name == RISE and not full else name for name in (better, worse))
-        made.append(difference(f"{first} points better than {second}: {found.setting.name}, {found.setting.game}.", published, found.of(first), found.of(second), ">"))
+        made.append(difference(f"{first} points better than {second}{exceptions(better, worse)}: {found.setting.name}, {found.setting.game}.", published, found.of(first), found.of(second), ">"))
     return made
 
 

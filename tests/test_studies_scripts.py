@@ -256,6 +256,12 @@ def test_the_report_s_laws_of_mask_noise_on_maps_of_known_signal_and_noise(scrip
     assert module.share_at(100, 2000)(floor, fresh) == pytest.approx((1 - more) / (1 - other), abs=0.03)
 
 
+def test_a_claim_that_the_paper_s_other_network_contradicts_says_so(script):
+    module = script("rise_table2")
+    assert module.exceptions(module.RISE, module.CMWP) == " (in the paper not for ResNet50, VOC, nor for ResNet50, COCO)"
+    assert [module.exceptions(*pair) for pair in module.SAID if pair != (module.RISE, module.CMWP)] == [""] * 5
+
+
 def test_the_masks_share_of_a_background_of_known_signal_and_noise(script):
     module, generator = script("rise_figures"), np.random.default_rng(0)
     signal = generator.standard_normal((300, 300))
