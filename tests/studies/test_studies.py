@@ -725,6 +725,15 @@ class TestProcesses:
         _, err = running.communicate(timeout=60)
         assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
 
+    def test_workers_that_are_interrupted_while_they_start_say_nothing(self, folder):
+        """Ctrl-C in the first seconds printed the trace of where each was in its imports."""
+        running = process("--out", "out", "--workers", "2", "--threads", "1", start_new_session=True)
+        wait_for(lambda: (folder / "out" / "manifest.json").exists())
+        time.sleep(0.3)
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
+
     @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
     def test_a_full_disk(self, folder):
         """A file may not grow: as if the disk were full. What was asked for is said, no half file is left, and it goes on from there."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -37,7 +38,9 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
     other_end, line = context.Pipe(duplex=False)
     with other_end, line, ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(threads, other_end)) as pool:
         try:
-            for done in as_completed([pool.submit(compute, study, unit, keep) for unit, keep in tasks]):
+            with _deaf_children():
+                running = [pool.submit(compute, study, unit, keep) for unit, keep in tasks]
+            for done in as_completed(running):
                 yield done.result()
         except BrokenProcessPool as error:
             raise InputError("A worker process died, perhaps because the memory is full: take fewer workers, and continue with --resume.") from error
@@ -46,10 +49,23 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
             line.close()  # nobody waits for what is still being computed
 
 
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, from their first instruction on: while they import they could not say it well."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare(threads: int, line: Connection) -> None:
     """In a new process: its threads; and it ends when the line to the one that started it is closed, also because that was killed."""
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one that started this says what follows
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, on Windows this one too; the one that started it says what follows
 
     def watch() -> None:
         line.poll(None)
