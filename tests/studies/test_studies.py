@@ -725,6 +725,15 @@ class TestProcesses:
         _, err = running.communicate(timeout=60)
         assert (running.returncode, err) == (130, "Interrupted: every file that was written is whole.\n")
 
+    def test_sigterm_ends_a_study_as_ctrl_c_does(self, folder):
+        """Batch systems send it when the time is over. Python's warning of leaked semaphores was all that was said."""
+        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow").replace("samples=3", "samples=9999"))
+        running = process("--out", "out", "--workers", "2", "--threads", "1", env={"BEGUN": str(folder / "begun")})
+        wait_for(lambda: (folder / "begun").exists())
+        running.terminate()
+        _, err = running.communicate(timeout=60)
+        assert (running.returncode, err) == (143, "Terminated: every file that was written is whole.\n")
+
     def test_workers_that_are_interrupted_while_they_start_say_nothing(self, folder):
         """Ctrl-C in the first seconds printed the trace of where each was in its imports."""
         running = process("--out", "out", "--workers", "2", "--threads", "1", start_new_session=True)

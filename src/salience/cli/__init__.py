@@ -5,10 +5,13 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and mist
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -20,6 +23,9 @@ from salience.core.errors import InputError, lacks_memory
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C; newer versions of typer return it, older ones raise."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM, which batch systems send when the time is over."""
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Variables by which the user may have said what threads do while they wait for each other."""
@@ -55,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for a bug or a full memory, 2 for bad input, 130 after Ctrl-C.
+        The exit code: 0, 1 for a bug or a full memory, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = typer.main.get_command(app)
     waiting_briefly(os.environ)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ending_on_sigterm():
         warnings.filterwarnings("always", category=UserWarning, module=r"salience\.")
         warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}")
         try:
@@ -71,6 +77,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             return _failed(error)
     return _failed(KeyboardInterrupt()) if code == INTERRUPTED else 0
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: files are whole or not there, workers end too."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def waiting_briefly(environment: MutableMapping[str, str]) -> None:
@@ -86,6 +109,8 @@ def waiting_briefly(environment: MutableMapping[str, str]) -> None:
 def _failed(error: BaseException) -> int:
     """Say what went wrong in one line; the exit code."""
     if isinstance(error, SystemExit):
+        if error.code == TERMINATED:
+            say("Terminated: every file that was written is whole.")
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         say("Interrupted: every file that was written is whole.")
