@@ -48,6 +48,12 @@ class TestEveryMetric:
             assert curve.y.shape == (2, len(curve.x))
             assert torch.isfinite(curve.y).all()
 
+    def test_values_are_within_what_is_declared(self, name, case):
+        lowest, highest = METRICS[name].facts.get("within", (None, None))
+        values = judged(name, case).values
+        assert lowest is None or values.min() >= lowest - 1e-6
+        assert highest is None or values.max() <= highest + 1e-6
+
     def test_facts(self, name, case):
         facts = METRICS[name].facts
         assert facts["higher_is_better"] in (True, False, None)
@@ -107,6 +113,10 @@ def test_every_similarity(name):
     assert torch.allclose(found, sal.similarity(name, second, first), atol=1e-6)
     assert torch.allclose(found[1:2], sal.similarity(name, first[1:2], second[1:2]))
     assert ((same > found) if facts["higher_is_better"] else (same < found)).all()
+    (lowest, highest), opposite = facts["within"], sal.similarity(name, first, -first)
+    for values in (found, same, opposite):
+        assert values.min() >= lowest - 1e-6
+        assert highest is None or values.max() <= highest + 1e-6
 
 
 @pytest.mark.parametrize("name", [name for name, entry in PERTURBATIONS.items() if not entry.facts.get("needs_model")])

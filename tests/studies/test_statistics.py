@@ -124,6 +124,13 @@ def test_few_images_have_too_narrow_an_interval(images, covered):
     assert np.mean([end.low <= 0 <= end.high for end in ends]) == pytest.approx(covered, abs=0.04)
 
 
+def test_an_interval_is_cut_off_where_no_mean_can_lie():
+    assert Interval(-0.5, 1.5).within(0.0, 1.0) == Interval(0.0, 1.0)
+    assert Interval(-0.5, 1.5).within(0.0, None) == Interval(0.0, 1.5)
+    assert Interval(-0.5, 1.5).within(None, None) == Interval(-0.5, 1.5)
+    assert np.isnan(Interval(NAN, NAN).within(0.0, 1.0).low)
+
+
 @pytest.mark.parametrize(("between", "shared", "seeds"), [(1, 0.0, 5), (1, 1.0, 5), (0.2, 1.0, 5), (1, 0.5, 2), (0.2, 1.0, 2), (1, 0.5, 3)])
 def test_with_shared_seeds_the_interval_covers_what_new_seeds_would_give(between, shared, seeds):
     """With two seeds it covered 0.88."""

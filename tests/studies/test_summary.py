@@ -50,6 +50,19 @@ def test_a_table_for_every_place_in_the_order_of_the_file(found):
     assert all(table.methods == METHODS for table in found)
 
 
+def test_no_interval_of_a_share_reaches_beyond_1(tmp_path):
+    """Over few draws of weights, which all pictures share, it was 0.98 [0.67, 1.28]."""
+
+    def kept(row):
+        row = row | {"metric": "class_kept", "value": 0.9 + 0.1 * row["seed"]} if row["metric"] == "deletion" else row
+        return row | {"method": "noisegrad"} if row["method"] == "random" else row
+
+    store = made(tmp_path, change=kept, methods=[*METHODS[:2], "noisegrad"])
+    interval = column_of(tables(store), "class_kept").comparison.methods["noisegrad"].interval
+    assert interval.low < 0.9
+    assert interval.high == 1.0
+
+
 def test_means_intervals_and_bold_are_those_of_the_rows(found):
     column = column_of(found, "deletion")
     for method in METHODS:

@@ -10,7 +10,7 @@ from salience.core.registry import register
 from salience.metrics._complexity import VALUES, magnitudes
 
 
-@register("metric", "entropy", higher_is_better=False, category="complexity", cites="Bhatt et al. 2020")
+@register("metric", "entropy", higher_is_better=False, within=(0.0, None), category="complexity", cites="Bhatt et al. 2020")
 class Entropy(Metric):
     """How spread out the map is, by the entropy of its absolute values as shares of their sum, in nats.
 

@@ -8,7 +8,7 @@ from salience.metrics._removal import correlation, random_removals
 from salience.perturb.fills import Fill, filled
 
 
-@register("metric", "faithfulness_correlation", higher_is_better=True, category="faithfulness", cites="Bhatt et al. 2020")
+@register("metric", "faithfulness_correlation", higher_is_better=True, within=(-1.0, 1.0), category="faithfulness", cites="Bhatt et al. 2020")
 class FaithfulnessCorrelation(Metric):
     """How well a map predicts what random pixels are worth: a correlation, -1 to 1.
 

@@ -8,7 +8,7 @@ from salience.core.registry import register
 from salience.metrics._complexity import VALUES, magnitudes
 
 
-@register("metric", "gini", higher_is_better=True, category="complexity", cites="Hurley & Rickard 2009")
+@register("metric", "gini", higher_is_better=True, within=(0.0, 1.0), category="complexity", cites="Hurley & Rickard 2009")
 class Gini(Metric):
     """How sparse the map is, by the Gini index of its absolute values: 0 for a constant map, 1 - 1/v for one value of v.
 

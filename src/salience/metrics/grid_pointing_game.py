@@ -6,7 +6,7 @@ from salience.core.registry import register
 from salience.metrics._localisation import masks_at_input, mass_share
 
 
-@register("metric", "grid_pointing_game", higher_is_better=True, category="localisation", needs_masks=True, cites="Böhle et al. 2021")
+@register("metric", "grid_pointing_game", higher_is_better=True, within=(0.0, 1.0), category="localisation", needs_masks=True, cites="Böhle et al. 2021")
 class GridPointingGame(Metric):
     """The share of positive attribution that lies in the right cell of a mosaic of images, 0 to 1.
 

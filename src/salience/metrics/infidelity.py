@@ -13,7 +13,7 @@ from salience.metrics._removal import scores_of
 from salience.perturb.fills import Fill, filled
 
 
-@register("metric", "infidelity", higher_is_better=False, category="faithfulness", cites="Yeh et al. 2019")
+@register("metric", "infidelity", higher_is_better=False, within=(0.0, None), category="faithfulness", cites="Yeh et al. 2019")
 class Infidelity(Metric):
     """How far a map is from what squares of the image are worth: a mean squared error of the score, 0 or more.
 

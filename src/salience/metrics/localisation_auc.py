@@ -9,7 +9,7 @@ from salience.core.registry import register
 from salience.metrics._localisation import masks_at_input, refuse
 
 
-@register("metric", "localisation_auc", higher_is_better=True, category="localisation", needs_masks=True, cites="Fawcett 2006")
+@register("metric", "localisation_auc", higher_is_better=True, within=(0.0, 1.0), category="localisation", needs_masks=True, cites="Fawcett 2006")
 class LocalisationAUC(Metric):
     """The probability that a pixel of the object is more salient than one outside it: area under the ROC curve, 0 to 1.
 

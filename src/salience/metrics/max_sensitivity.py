@@ -13,7 +13,7 @@ from salience.core.options import option
 from salience.core.registry import register
 
 
-@register("metric", "max_sensitivity", higher_is_better=False, category="robustness", needs_explainer=True, axes=("draw", "relative change of the map"), cites="Yeh et al. 2019")
+@register("metric", "max_sensitivity", higher_is_better=False, within=(0.0, None), category="robustness", needs_explainer=True, axes=("draw", "relative change of the map"), cites="Yeh et al. 2019")
 class MaxSensitivity(Metric):
     """How far the map moves when the image moves a little: max over samples of |E(x + d) - E(x)| / |E(x)|.
 

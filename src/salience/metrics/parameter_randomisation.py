@@ -22,6 +22,7 @@ from salience.similarities.spearman import Spearman
     "parameter_randomisation",
     shares_weights=True,
     higher_is_better=False,
+    within=(-1.0, 1.0),
     category="randomisation",
     needs_explainer=True,
     axes=("share of parameters randomised", "similarity to the map of the network itself"),

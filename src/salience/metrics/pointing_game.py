@@ -16,7 +16,7 @@ RANGE_SLACK, VALUE_SLACK = 1e-4, 1e-6
 """How far, as shares of a map's range and of its maximum, equal maxima may come apart: resampling and blur round places and values."""
 
 
-@register("metric", "pointing_game", by_class=True, higher_is_better=True, category="localisation", needs_masks=True, cites="Zhang et al. 2018")
+@register("metric", "pointing_game", by_class=True, higher_is_better=True, within=(0.0, 1.0), category="localisation", needs_masks=True, cites="Zhang et al. 2018")
 class PointingGame(Metric):
     """Whether the map's largest value lies on the object, or near it: 1 for a hit, 0 for a miss.
 

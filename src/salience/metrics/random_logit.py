@@ -10,7 +10,7 @@ from salience.metrics._alike import Alike, ComparesMaps
 from salience.similarities.ssim import SSIM
 
 
-@register("metric", "random_logit", higher_is_better=False, category="randomisation", needs_explainer=True, cites="Sixt et al. 2020")
+@register("metric", "random_logit", higher_is_better=False, within=(-1.0, 1.0), category="randomisation", needs_explainer=True, cites="Sixt et al. 2020")
 class RandomLogit(ComparesMaps):
     """How alike the map of the target and that of a random other class are: 1 for a method that ignores the class.
 

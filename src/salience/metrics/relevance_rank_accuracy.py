@@ -6,7 +6,7 @@ from salience.core.registry import register
 from salience.metrics._localisation import masks_at_input, top_share
 
 
-@register("metric", "relevance_rank_accuracy", higher_is_better=True, category="localisation", needs_masks=True, cites="Arras et al. 2022")
+@register("metric", "relevance_rank_accuracy", higher_is_better=True, within=(0.0, 1.0), category="localisation", needs_masks=True, cites="Arras et al. 2022")
 class RelevanceRankAccuracy(Metric):
     """The share of the K most salient pixels that lie on the object of K pixels, 0 to 1.
 

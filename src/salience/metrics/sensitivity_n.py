@@ -10,7 +10,9 @@ from salience.metrics._removal import correlation, random_removals
 from salience.perturb.fills import Fill, filled
 
 
-@register("metric", "sensitivity_n", higher_is_better=True, category="faithfulness", axes=("share of pixels removed at once (logarithmic)", "correlation"), cites="Ancona et al. 2018")
+@register(
+    "metric", "sensitivity_n", higher_is_better=True, within=(-1.0, 1.0), category="faithfulness", axes=("share of pixels removed at once (logarithmic)", "correlation"), cites="Ancona et al. 2018"
+)
 class SensitivityN(Metric):
     """How well a map predicts what n random pixels are worth, over sizes n: a mean correlation, -1 to 1.
 

@@ -9,7 +9,7 @@ from salience.core.registry import register
 from salience.metrics._localisation import masks_at_input, top_share
 
 
-@register("metric", "top_k_in_mask", higher_is_better=True, category="localisation", needs_masks=True, cites="Ajalloeian et al. 2022")
+@register("metric", "top_k_in_mask", higher_is_better=True, within=(0.0, 1.0), category="localisation", needs_masks=True, cites="Ajalloeian et al. 2022")
 class TopKInMask(Metric):
     """The share of the k largest entries of the signed map, over all channels and pixels, that lie on the object, 0 to 1.
 

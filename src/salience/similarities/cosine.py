@@ -6,7 +6,7 @@ from salience.core.types import Maps, PerImage
 from salience.similarities._rows import cosine_gap, rows
 
 
-@register("similarity", "cosine", higher_is_better=True, of="maps", cites="Salton & McGill 1983")
+@register("similarity", "cosine", higher_is_better=True, within=(-1.0, 1.0), of="maps", cites="Salton & McGill 1983")
 class Cosine(Similarity):
     """The cosine of the angle between two maps, all channels flattened: -1 to 1.
 

@@ -6,7 +6,7 @@ from salience.core.types import Maps, PerImage
 from salience.similarities._rows import cosine_gap, rows
 
 
-@register("similarity", "cosine_distance", higher_is_better=False, of="maps", cites="Ajalloeian et al. 2022")
+@register("similarity", "cosine_distance", higher_is_better=False, within=(0.0, 2.0), of="maps", cites="Ajalloeian et al. 2022")
 class CosineDistance(Similarity):
     """One less the cosine of the angle between two maps, all channels flattened: 0 to 2, at most 1 for maps without negative values.
 

@@ -25,7 +25,7 @@ SMALLEST = 32
 PIXELS_AT_ONCE = 8 * 224 * 224
 
 
-@register("similarity", "lpips", higher_is_better=False, of="images", cites="Zhang et al. 2018")
+@register("similarity", "lpips", higher_is_better=False, within=(0.0, None), of="images", cites="Zhang et al. 2018")
 class LPIPS(Similarity):
     """Perceptual distance of two images in [0, 1]: 0 for equal ones, larger the more they differ to the eye.
 

@@ -6,7 +6,7 @@ from salience.core.types import Maps, PerImage
 from salience.similarities._rows import rows
 
 
-@register("similarity", "mse", higher_is_better=False, of="maps", cites="Dombrowski et al. 2019")
+@register("similarity", "mse", higher_is_better=False, within=(0.0, None), of="maps", cites="Dombrowski et al. 2019")
 class MSE(Similarity):
     """The mean squared difference over all pixels and channels, 0 for equal maps.
 

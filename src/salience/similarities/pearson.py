@@ -6,7 +6,7 @@ from salience.core.types import Maps, PerImage
 from salience.similarities._rows import correlation, rows
 
 
-@register("similarity", "pearson", higher_is_better=True, of="maps", cites="Pearson 1895")
+@register("similarity", "pearson", higher_is_better=True, within=(-1.0, 1.0), of="maps", cites="Pearson 1895")
 class Pearson(Similarity):
     """Pearson's correlation of two maps over all pixels and channels: -1 to 1, whatever their scale and offset.
 

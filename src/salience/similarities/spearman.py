@@ -10,7 +10,7 @@ from salience.core.types import Maps, PerImage
 from salience.similarities._rows import average_ranks, constant, rows
 
 
-@register("similarity", "spearman", higher_is_better=True, of="maps", cites="Spearman 1904")
+@register("similarity", "spearman", higher_is_better=True, within=(-1.0, 1.0), of="maps", cites="Spearman 1904")
 class Spearman(Similarity):
     """Spearman's rank correlation of two maps over all pixels and channels: -1 to 1, whatever keeps the order of values.
 

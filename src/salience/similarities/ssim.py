@@ -12,7 +12,7 @@ from salience.core.similarity import Similarity
 from salience.core.types import Maps, PerImage
 
 
-@register("similarity", "ssim", higher_is_better=True, of="maps", cites="Wang et al. 2004")
+@register("similarity", "ssim", higher_is_better=True, within=(-1.0, 1.0), of="maps", cites="Wang et al. 2004")
 class SSIM(Similarity):
     """Structural similarity: 1 for equal maps; the mean over channels and over all places of a square window.
 

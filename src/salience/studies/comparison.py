@@ -165,7 +165,15 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, " tests"]:
     return adjusted
 
 
-def compare(column: Mapping[str, ArrayLike], higher_is_better: bool, level: float = 0.95, seed: int = 0, resamples: int = 5000, shared: Collection[str] = ()) -> Comparison:
+def compare(
+    column: Mapping[str, ArrayLike],
+    higher_is_better: bool,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 5000,
+    shared: Collection[str] = (),
+    within: tuple[float | None, float | None] = (None, None),
+) -> Comparison:
     """All methods of one column of a table (a metric on a data set and a model) against the best of them.
 
     The best is the one with the best mean, over the images for which it is defined. A method is significantly worse if
@@ -180,6 +188,7 @@ def compare(column: Mapping[str, ArrayLike], higher_is_better: bool, level: floa
         seed: Of all resampling.
         resamples: How many.
         shared: The methods whose columns are weight draws that all images share; the same draws for all of these.
+        within: The least and the greatest value of the metric, beyond which no interval of a mean reaches; None where there is none.
 
     Raises:
         InputError: If the methods do not have the same number of images, or one of `shared` is not in the column.
@@ -215,7 +224,7 @@ def compare(column: Mapping[str, ArrayLike], higher_is_better: bool, level: floa
         alone = name not in tests
         methods[name] = Standing(
             means.get(name, np.nan),
-            bootstrap_interval(table, level, seed, resamples, name in shared),
+            bootstrap_interval(table, level, seed, resamples, name in shared).within(*within),
             int(np.isfinite(rows[name]).sum()),
             int(np.isnan(table).sum()),
             None if alone else tests[name],

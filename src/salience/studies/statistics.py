@@ -42,6 +42,11 @@ class Interval:
     low: float
     high: float
 
+    def within(self, lowest: float | None, highest: float | None) -> "Interval":
+        """Cut off where no mean can lie; None leaves a side as it is."""
+        ends = [end if lowest is None else max(end, lowest) for end in (self.low, self.high)]  # in this order NaN stays
+        return Interval(*(end if highest is None else min(end, highest) for end in ends))
+
 
 @dataclass(frozen=True)
 class Accuracy:

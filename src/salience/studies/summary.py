@@ -236,7 +236,7 @@ def cells_of(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
 def _column(metric: str, cells: Cells, rows: Sequence[Row], categories: Mapping[int, str]) -> Column:
     facts = _facts(metric)
     higher = facts.get("higher_is_better")
-    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if shares_draws(metric, method)])
+    comparison = compare(cells.values, higher_is_better=higher is not False, shared=[method for method in cells.values if shares_draws(metric, method)], within=facts.get("within", (None, None)))
     best = comparison.best
     return Column(
         metric,
@@ -258,7 +258,7 @@ def _accuracy(method: str, rows: Sequence[Row], categories: Mapping[int, str]) -
 def _facts(metric: str) -> dict:
     name = metric.partition(":")[0]
     if name in (RELATIVE_ERROR, CLASS_KEPT):
-        return {"higher_is_better": None}
+        return {"higher_is_better": None, "within": (0.0, 1.0 if name == CLASS_KEPT else None)}
     return next(entries(kind)[name].facts for kind in ("metric", "similarity") if name in entries(kind))
 
 
