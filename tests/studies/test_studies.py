@@ -706,7 +706,7 @@ class TestProcesses:
         assert not list((folder / "out").rglob("*.part"))
 
     def test_one_run_at_a_time(self, folder):
-        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow"))
+        (folder / "study.yaml").write_text(STUDY.replace("tiny_models:net", "tiny_models:slow").replace("samples=3", "samples=9999"))
         first = process("--out", "out", env={"BEGUN": str(folder / "begun")})
         wait_for(lambda: (folder / "begun").exists())
         second = process("--out", "out", "--resume", env={"BEGUN": str(folder / "begun")})

@@ -110,7 +110,7 @@ class Store:
             part.replace(file)
         except (OSError, duckdb.IOException) as error:
             number = re.search(r'"errno":"(\d+)"', str(error))  # DuckDB's, in JSON
-            why = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
+            why = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error).rpartition(": ")[2]  # older versions end with it
             raise InputError(f"Cannot write {file}: {why}. Free some space or mend the folder, then continue with --resume.") from error
         finally:
             part.unlink(missing_ok=True)
