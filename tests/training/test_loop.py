@@ -181,6 +181,22 @@ def test_another_run_is_refused(finished):
             train(SMALL, "resnet9:width=4", data, folder, **{"test": test, "resume": True} | options)
 
 
+def test_a_finished_run_is_judged_again_if_more_shall_be_attacked(tmp_path):
+    """The old card came back without a word. The checkpoint is not needed for it: users delete it."""
+    options = ("standard:epochs=1,batch=32", "lenet", striped(96), tmp_path / "net")
+    first = train(*options, test=striped(24, 1), attacked=4, note="A note.")
+    (tmp_path / "net" / "checkpoint.safetensors").unlink()
+    asked = []
+    assert train(*options, test=striped(24, 1), attacked=4, resume=True, report=lambda *told: asked.append(told)) == first
+    assert not asked
+    second = train(*options, test=striped(24, 1), attacked=16, resume=True)
+    whole = train(*options[:3], tmp_path / "whole", test=striped(24, 1), attacked=16)
+    assert second["pgd"] == whole["pgd"]
+    assert second | {"pgd": first["pgd"]} == first
+    assert "16 images" in (tmp_path / "net" / "card.md").read_text()
+    assert train(*options, test=striped(24, 1), attacked=0, resume=True)["pgd"] is None
+
+
 def test_a_number_of_threads_is_positive(tmp_path):
     for threads in (0, -1):
         with pytest.raises(sal.InputError, match=r"^threads must be at least 1\.$"):

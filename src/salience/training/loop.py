@@ -24,7 +24,7 @@ from salience.core.threads import with_threads
 from salience.core.types import Report
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
-from salience.training.card import judged, load_weights, markdown
+from salience.training.card import judged, load_trained, load_weights, markdown
 from salience.training.curves import learning_curves
 from salience.training.folder import Folder, load_optimiser, optimiser_tensors, read_tensors, read_training
 from salience.training.pictures import Pictures
@@ -51,7 +51,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, model: Model, data: Pictures, seed: int) -> None:
-        self.recipe, self.model, self.data = recipe, model, data
+        self.recipe, self.model, self.data, self.seed = recipe, model, data, seed
         self.stream = Stream((seed,), (seed,)).at("training")
         self.optimiser = recipe.optimiser(model.module.parameters())
         self.steps = math.ceil(len(data) / recipe.batch)
@@ -134,7 +134,7 @@ def train(
         precision: ``float32``, or ``bfloat16`` (autocast) for speed.
         device: For example ``cpu`` or ``cuda``.
         threads: Threads of the processor; None takes those the run began with, or torch's own number.
-        resume: Continue the run that the folder holds.
+        resume: Continue the run that the folder holds. A finished one is judged again only if another number of pictures shall be attacked.
         attacked: Test pictures that are attacked for the card; 0 for none.
         note: A sentence for the card.
         command: The command line, for the card.
@@ -163,7 +163,7 @@ def train(
             _check_same(old, run, out)
             finished = folder.read("card.json")
             if finished is not None:
-                return {key: value for key, value in finished.items() if key != "format"}
+                return _judged_anew(folder, finished, test, attacked, device, report)
         model = _untrained(architecture, data, mean, std, seed, first).to_device(device).using(precision=precision, name=Path(out).name)
         _check_fits(model, architecture)
         folder.write("run.json", run if old is None else old)
@@ -173,26 +173,42 @@ def train(
             trainer.restore(kept)
         rows = folder.read_log(trainer.epoch)
         _run(trainer, folder, rows, test, report)
-        sha256 = folder.write_tensors("model.safetensors", model.module.state_dict())
-        figures = {"accuracy": None, "pgd": None, "weight_sigma": None} if test is None else judged(model.using(precision="float32"), test, attacked=attacked, seed=seed, report=report)
-        card = {
-            "name": Path(out).name,
-            "note": note,
-            **run,
-            "recipe": str(recipe),
-            "weights": sum(weight.numel() for weight in model.module.parameters()),
-            "size": list(data.images.shape[2:]),
-            "classes": list(data.classes),
-            **figures,
-            "loss": rows[-1]["loss"] if rows else None,
-            "seconds": round(trainer.seconds, 1),
-            "command": command,
-            "sha256": sha256,
-        }
-        with atomic(folder.path / "card.md") as file:
-            file.write(markdown(card).encode())
-        folder.write("card.json", card)
+        return _write_card(folder, {"name": Path(out).name, "note": note, **run, **_result(trainer, folder, rows, test, attacked, report), "command": command})
+
+
+def _result(trainer: Trainer, folder: Folder, rows: list[dict[str, Any]], test: Pictures | None, attacked: int, report: Report | None) -> dict[str, Any]:
+    """Write the weights; what the card says of them."""
+    model, data = trainer.model, trainer.data
+    sha256 = folder.write_tensors("model.safetensors", model.module.state_dict())
+    figures = {"accuracy": None, "pgd": None, "weight_sigma": None} if test is None else judged(model.using(precision="float32"), test, attacked=attacked, seed=trainer.seed, report=report)
+    return {
+        "recipe": str(trainer.recipe),
+        "weights": sum(weight.numel() for weight in model.module.parameters()),
+        "size": list(data.images.shape[2:]),
+        "classes": list(data.classes),
+        **figures,
+        "loss": rows[-1]["loss"] if rows else None,
+        "seconds": round(trainer.seconds, 1),
+        "sha256": sha256,
+    }
+
+
+def _judged_anew(folder: Folder, finished: dict[str, Any], test: Pictures | None, attacked: int, device: str, report: Report | None) -> dict[str, Any]:
+    """The card of a finished run; the network is judged again if another number of pictures shall be attacked."""
+    card = {key: value for key, value in finished.items() if key != "format"}
+    there = 0 if card["pgd"] is None else card["pgd"]["images"]
+    if test is None or test.multilabel or min(attacked, len(test)) == there:
         return card
+    model = load_trained(folder.path / "card.json", folder.path / "model.safetensors").to_device(device)
+    return _write_card(folder, card | judged(model, test, attacked=attacked, seed=card["seed"], report=report))
+
+
+def _write_card(folder: Folder, card: dict[str, Any]) -> dict[str, Any]:
+    """The card, written for people and for `load_model`."""
+    with atomic(folder.path / "card.md") as file:
+        file.write(markdown(card).encode())
+    folder.write("card.json", card)
+    return card
 
 
 def _check_fits(model: Model, architecture: Architecture) -> None:
