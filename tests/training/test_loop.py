@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,15 @@ def test_another_run_is_refused(finished):
     ]:
         with pytest.raises(sal.InputError, match=rf"^{where} holds another training run: {what}\. Undo the change, or train in a new folder\.$"):
             train(SMALL, "resnet9:width=4", data, folder, **{"test": test, "resume": True} | options)
+
+
+def test_other_versions_are_told(tmp_path):
+    options = ("standard:epochs=1,batch=8", "lenet", striped(8), tmp_path)
+    train(*options)
+    run = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(run | {"versions": run["versions"] | {"torch": "1.0"}}))
+    with pytest.warns(UserWarning, match=rf"^The run began with other versions \(torch 1\.0 then, {re.escape(torch.__version__)} now\): its weights may differ in the last digits\.$"):
+        train(*options, resume=True)
 
 
 def test_a_finished_run_is_judged_again_if_more_shall_be_attacked(tmp_path):
