@@ -354,6 +354,18 @@ class TestFailures:
         monkeypatch.setattr("salience.show.batch._explained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert refused(CAT, "--method", "gradient", code=130) == "Interrupted: every file that was written is whole."
 
+    def test_interrupted_within_an_import(self, refused, monkeypatch):
+        """Compiled modules turn what ends their import into an ImportError, which was called a bug."""
+
+        def imported(*_):
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise ImportError("initialization failed") from error
+
+        monkeypatch.setattr("salience.show.batch._explained", imported)
+        assert refused(CAT, "--method", "gradient", code=130) == "Interrupted: every file that was written is whole."
+
     def test_interrupted_while_writing(self, refused, monkeypatch):
         def interrupted(descriptor):
             raise KeyboardInterrupt

@@ -106,8 +106,16 @@ def waiting_briefly(environment: MutableMapping[str, str]) -> None:
         environment["GOMP_SPINCOUNT"] = "5000"
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it came of, and so on: Ctrl-C within the import of a compiled module comes out as an ImportError."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _failed(error: BaseException) -> int:
     """Say what went wrong in one line; the exit code."""
+    error = next((each for each in _chain(error) if isinstance(each, KeyboardInterrupt | SystemExit)), error)
     if isinstance(error, SystemExit):
         if error.code == TERMINATED:
             say("Terminated: every file that was written is whole.")
