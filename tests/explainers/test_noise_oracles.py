@@ -31,7 +31,7 @@ def gradient_at(model: sal.Model, image: torch.Tensor) -> torch.Tensor:
 
 def many(method: sal.Explainer, model: sal.Model, image: torch.Tensor) -> torch.Tensor:
     """The maps of many copies of an image, each with its own seed (fewer where weights are drawn, which is slower)."""
-    copies = COPIES // (2 * method.draws) if hasattr(method, "weight_samples") else COPIES
+    copies = COPIES // (4 * method.draws) if hasattr(method, "weight_samples") else COPIES
     return method(model, image.expand(copies, -1, -1, -1), targets=0, seed=list(range(copies))).maps
 
 
