@@ -4,18 +4,14 @@ Cases in bfloat16 are left out on processors that have no instructions for it.
 """
 
 import argparse
-import functools
-import multiprocessing
 import statistics
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 import salience as sal
+from _elsewhere import Elsewhere
 from _photos import photographs
 from _timing import interleaved, ratio, report, spread
 from peers import fusiongrad, noisegrad, normalised, rise, smoothgrad
@@ -86,7 +82,7 @@ class Setting:
     images: torch.Tensor
     inputs: torch.Tensor
     targets: torch.Tensor
-    elsewhere: ProcessPoolExecutor = field(default_factory=lambda: ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
     @classmethod
     def load(cls) -> "Setting":
@@ -94,25 +90,6 @@ class Setting:
         model, fast = sal.load_model(), sal.load_model(precision="bfloat16")
         images = photographs(8, model)
         return cls(model, fast, images, normalised(images, model.mean, model.std, model.value_range), model.outputs(images).argmax(1))
-
-    def tool(self, work: Callable, *arguments: object) -> Callable[[], None]:
-        """A case: another tool at work on PyTorch's plain network, in a process of its own, as what a call of ours does to the heap would speed it up.
-
-        Tensors go there as arrays: sent as they are, a thread of torch's would stay, beside which OpenMP's threads sleep instead of waiting awake, and all of ours would be a quarter slower.
-        """
-        sent = [each.numpy() if isinstance(each, torch.Tensor) else each for each in arguments]
-        return lambda: self.elsewhere.submit(at_work, work, *sent).result()
-
-
-@functools.cache
-def plain_network() -> torch.nn.Module:
-    """The default network as its users have it."""
-    return sal.load_model().module.to(memory_format=torch.contiguous_format)
-
-
-def at_work(work: Callable, *arguments: object) -> None:
-    """Runs in the other process."""
-    work(plain_network(), *(torch.from_numpy(each) if isinstance(each, np.ndarray) else each for each in arguments))
 
 
 def weight_noise(on: Setting, n: int, asked: str) -> None:
@@ -125,7 +102,7 @@ def weight_noise(on: Setting, n: int, asked: str) -> None:
         "ours, bfloat16": lambda: noise(fast, images, targets),
         "bare draws + bare gradients": lambda: bare_noise(model, images, targets, 25, n),
         "bare draws + bare gradients of PyTorch": lambda: bare_noise(model, images, targets, 25, n, plain=True),
-        "authors' procedure": on.tool(noisegrad, inputs, targets),
+        "authors' procedure": on.elsewhere.case(noisegrad, inputs, targets),
     }
     table(f"noisegrad_{n}", f"NoiseGrad, 25 draws of weights, {n} photograph(s)", interleaved(cases), "ours", limits)
     cases = {
@@ -133,7 +110,7 @@ def weight_noise(on: Setting, n: int, asked: str) -> None:
         "ours, bfloat16": lambda: fusion(fast, images, targets),
         "bare draws + bare gradients": lambda: bare_noise(model, images, targets, 10, 10 * n),
         "bare draws + bare gradients of PyTorch": lambda: bare_noise(model, images, targets, 10, 10 * n, plain=True),
-        "authors' procedure": on.tool(fusiongrad, inputs, targets),
+        "authors' procedure": on.elsewhere.case(fusiongrad, inputs, targets),
     }
     table(f"fusiongrad_{n}", f"FusionGrad, 10 x 10, {n} photograph(s)", interleaved(cases), "ours", limits)
     for method in (noise, fusion):
@@ -144,7 +121,7 @@ def smoothgrad_table(on: Setting) -> None:
     """SmoothGrad beside captum's, at its default and at its best batch."""
     one, target, sigma = on.inputs[:1], int(on.targets[0]), 0.2 * float(on.inputs[0].max() - on.inputs[0].min())
     method = sal.SmoothGrad(samples=50)
-    trial = {f"batch {size}": on.tool(smoothgrad, one, target, 50, sigma, size) for size in (1, 2, 4, 8, 16)}
+    trial = {f"batch {size}": on.elsewhere.case(smoothgrad, one, target, 50, sigma, size) for size in (1, 2, 4, 8, 16)}
     tried = interleaved(trial, 2)
     best = min(trial, key=lambda name: statistics.median(tried[name]))
     default, at_best = "captum NoiseTunnel, default (all at once)", f"captum NoiseTunnel, best ({best})"
@@ -154,7 +131,7 @@ def smoothgrad_table(on: Setting) -> None:
             "ours, bfloat16": lambda: method(on.fast, on.images[:1], on.targets[:1]),
             "bare gradients": lambda: bare_gradients(on.model, on.images[:1], on.targets[:1], 50),
             "bare gradients of PyTorch": lambda: bare_gradients(on.model, on.images[:1], on.targets[:1], 50, plain=True),
-            default: on.tool(smoothgrad, one, target, 50, sigma),
+            default: on.elsewhere.case(smoothgrad, one, target, 50, sigma),
             at_best: trial[best],
         }
     )
@@ -172,7 +149,7 @@ def rise_table(on: Setting) -> None:
             "bare forward passes of PyTorch": lambda: bare_forwards(on.model, image, MASKS, plain=True),
             "ours, bfloat16": lambda: method(on.fast, image, target),
             "bare forward passes, bfloat16": lambda: bare_forwards(on.fast, image, MASKS),
-            "authors' procedure (float64 masks, batch 100)": on.tool(rise, on.inputs[:1], MASKS),
+            "authors' procedure (float64 masks, batch 100)": on.elsewhere.case(rise, on.inputs[:1], MASKS),
         }
     )
     table("rise_speed", f"RISE, {MASKS} masks, one photograph", times, "ours", dict.fromkeys(("bare forward passes", "bare forward passes of PyTorch"), "0.91 or more"))
