@@ -117,7 +117,7 @@ def main() -> None:
 
     steps = 28
     cases = {
-        "gini": (judged("gini"), of_quantus("Sparseness", abs=True, normalise=False)),
+        "gini": (judged("gini:reduction=abs_sum"), of_quantus("Sparseness", abs=True, normalise=False)),
         "faithfulness_correlation, 100 sets of 224 pixels": (
             judged("faithfulness_correlation:samples=100,reduction=abs_sum"),
             of_quantus("FaithfulnessCorrelation", nr_runs=100, subset_size=224, return_aggregate=False, abs=False, normalise=False),

@@ -1,5 +1,6 @@
 """Gini index."""
 
+import numpy as np
 import torch
 
 from salience.core.metric import Case, Judgement, Metric, Reduction
@@ -27,7 +28,7 @@ class Gini(Metric):
 
     def judge(self, case: Case) -> Judgement:
         """Gini indices."""
-        values = magnitudes(case, self.reduction).sort(1).values
+        values = torch.from_numpy(np.sort(magnitudes(case, self.reduction).numpy(), 1))  # ten times as fast as torch's
         v = values.shape[1]
         weights = torch.arange(1 - v, v, 2, dtype=values.dtype)
         return Judgement((values @ weights / (v * values.sum(1))).float())
