@@ -124,6 +124,42 @@ def test_functions_and_modules_are_alike():
         assert distance(LRP(**options)(model(Functional(net)), x, targets=1).maps, LRP(**options)(model(net), x, targets=1).maps) < 1e-4
 
 
+class Around(nn.Module):
+    """A plain network with something done to its image, and to its first map with a map or a constant."""
+
+    def __init__(self, image, inner):
+        super().__init__()
+        self.plain, self.image, self.inner = seeded(Plain), image, inner
+
+    def forward(self, x):
+        net, c = self.plain, torch.linspace(-1, 1, 6).view(1, 6, 1, 1)
+        x = torch.relu(net.conv1(self.image(x)))
+        return net.head(net.pool(torch.relu(net.conv2(self.inner(x.clone(), x.roll(1, 1), c)))).mean((2, 3)))
+
+
+def same(x, *_):
+    return x
+
+
+@pytest.mark.parametrize("options", ["lrp", "lrp:rule=epsilon", "lrp:first=rule", "excitation_backprop:layer=plain.conv1"])
+@pytest.mark.parametrize(
+    ("here", "copied"),
+    [
+        ((lambda x: x.sub_(0.5).div_(0.2), same), (lambda x: (x - 0.5) / 0.2, same)),
+        ((lambda x: x.neg_().add_(1), same), (lambda x: -x + 1, same)),
+        ((same, lambda x, y, _: x.__iadd__(y)), (same, lambda x, y, _: x + y)),
+        ((same, lambda x, y, _: x.sub_(y, alpha=0.5)), (same, lambda x, y, _: x - 0.5 * y)),
+        ((same, lambda x, _, c: x.add_(c)), (same, lambda x, _, c: x + c)),
+        ((same, lambda x, _, c: x.mul_(2).sub_(c)), (same, lambda x, _, c: x * 2 - c)),
+        ((same, lambda x, y, _: torch.rsub(x, y, alpha=0.5)), (same, lambda x, y, _: y - 0.5 * x)),
+    ],
+    ids=["normalised", "inverted", "iadd", "sub", "constant", "scaled", "rsub"],
+)
+def test_sums_are_alike_in_place_and_not(options, here, copied):
+    maps = [sal.explain(options, sal.Model(Around(*each)), pictures(), targets=1).maps for each in (here, copied)]
+    assert distance(*maps) < 1e-4
+
+
 class Folded(nn.Module):
     """A residual network's first layers, with batch norm as a layer or folded into the convolution."""
 

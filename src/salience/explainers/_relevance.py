@@ -188,7 +188,7 @@ class RelevancePass(TorchFunctionMode):
             return result
         target = args[0] if args else kwargs["input"]
         if in_place and args:
-            args = (target.detach().clone(), *args[1:])
+            func = _on_a_copy(func)
         result = self._shared(func, name, target, args, kwargs, live)
         if result is None:
             result = func(*args, **kwargs)
@@ -306,7 +306,8 @@ class RelevancePass(TorchFunctionMode):
             self._carry_bounds(func, args, kwargs, live, passed)
             return passed
         first, second = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)]
-        second = second * kwargs.get("alpha", 1) * (-1 if "sub" in name else 1)
+        factor = kwargs.get("alpha", 1) * (-1 if "sub" in name else 1)
+        first, second = (first * factor, second) if name == "rsub" else (first, second * factor)
         terms = torch.stack([torch.as_tensor(each).detach().to(result).expand(result.shape) for each in (first, second)])
         masks = [self.varying.get(each) for each in live]
         if len(live) == 1:
@@ -373,6 +374,11 @@ class _Redirected(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return None, None, None, *ctx.shares(relevance, *ctx.saved_tensors)
+
+
+def _on_a_copy(func: Callable) -> Callable:
+    """An operation in place that leaves its first argument as it is: contributions and bounds are still to be taken from that."""
+    return lambda first, *rest, **kwargs: func(first.clone(), *rest, **kwargs)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
