@@ -81,8 +81,9 @@ def test_refused(root, tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "ROOT/labels.csv has no column file: its first line must name the columns file, class_index."),
-        ("file,class\nb.jpg,1\n", "ROOT/labels.csv has no column class_index: its first line must name the columns file, class_index."),
+        ("", "ROOT/labels.csv has no column file: its first line must name the columns file, class_index, with commas between them."),
+        ("file;class_index\nb.jpg;1\n", "ROOT/labels.csv has no column file: its first line must name the columns file, class_index, with commas between them."),
+        ("file,class\nb.jpg,1\n", "ROOT/labels.csv has no column class_index: its first line must name the columns file, class_index, with commas between them."),
         ("file,class_index\ny.jpg,1\nz.jpg,2\n", "None of the pictures that ROOT/labels.csv names, such as y.jpg, is in ROOT: check both paths."),
         ("file,class_index\nb.jpg,1\n./b.jpg,1\n", "ROOT/labels.csv, line 3: b.jpg has the class 1 twice; leave one."),
         ("file,class_index\nb.jpg,1\nb.jpg,1\n", "ROOT/labels.csv, line 3: b.jpg has the class 1 twice; leave one."),

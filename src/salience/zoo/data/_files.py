@@ -71,7 +71,7 @@ def table(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
     reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     missing = [column for column in columns if column not in reader.fieldnames]
     if missing:
-        raise InputError(f"{path} has no column {missing[0]}: its first line must name the columns {', '.join(columns)}.")
+        raise InputError(f"{path} has no column {missing[0]}: its first line must name the columns {', '.join(columns)}, with commas between them.")
     numbered = ((reader.line_num, row) for row in reader)
     return {line: {key: value.strip() for key, value in row.items() if isinstance(value, str)} for line, row in numbered}
 
