@@ -154,7 +154,9 @@ class TestMeasure:
         """Masks may lie beside the pictures, then as IMAGE.mask.png."""
         command = ("measure", "a.png", *TINY, "--method", "gradient", "--metric", "pointing_game", "--masks", ".")
         assert run(*command)[2] == "Error: a.png: There is no mask a.png or a.mask.png in .: add it, or leave --masks out.\n"
-        Path("masks/a.png").rename("a.mask.png")
+        Path("masks/a.png").rename("a.mask.PNG")
+        assert run(*command)[0] == 0
+        Path("a.mask.PNG").rename("a.mask.png")
         assert run(*command)[0] == 0
 
     def test_a_mask_of_several_classes(self, run):

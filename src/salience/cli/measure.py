@@ -213,7 +213,7 @@ def _mask(where: Path | None, image: Path, value: int | None) -> "np.ndarray | N
             return np.array([[float(row[edge]) for edge in EDGES] for row in rows])
         except ValueError as error:
             raise InputError(f"{where}: the edges of a box are numbers ({error}).") from error
-    for name in (f"{image.stem}.mask.png", f"{image.stem}.png"):
+    for name in (f"{image.stem}{ending}" for ending in (".mask.png", ".png", ".mask.PNG", ".PNG")):
         if (where / name).exists() and not (where / name).samefile(image):
             found = _files.mask_values(where / name)
             kinds = np.unique(found[found != 0]) if found.ndim == 2 else ()
