@@ -174,6 +174,16 @@ def test_the_example_of_a_new_threat_works(example):
     assert ((factor - 1).abs() <= 0.25 + 1e-6).all()
 
 
+@page("studies.md", "dataset", "squares")
+def test_the_example_of_a_new_data_set_works(example, tmp_path):
+    data = sal.load_dataset("squares", pictures=3, side=5)
+    assert [(item.labels, item.masks[item.labels[0]].sum(), item.picture[item.masks[item.labels[0]]].mean()) for item in data] == [((0,), 25, 255), ((1,), 25, 0), ((0,), 25, 255)]
+    (tmp_path / "study.yaml").write_text("name: squares\nmodels: [cmnist-lenet]\ndata: {dataset: squares, pictures: 3, targets: labels}\nmethods: [edges]\nmetrics: [relevance_mass_accuracy]\n")
+    rows = sal.run_study(sal.read_study(tmp_path / "study.yaml"), tmp_path / "out").rows()
+    assert [row["status"] for row in rows if row["metric"] == "relevance_mass_accuracy"] == ["ok"] * 3
+    assert "squares" in sal.list_datasets()
+
+
 def test_no_download_address_in_constraints():
     assert not re.search(r"https?:|file:|\s@\s", (ROOT / "constraints.txt").read_text())
 
