@@ -217,3 +217,11 @@ def test_probabilities_taken_for_logits_are_warned_of(conv, photos):
 
 def test_targets_as_tensors_of_one_number(conv, photos):
     assert sal.explain("gradient", conv, photos, targets=[torch.tensor(1), torch.tensor(2)]).targets.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 7), (2, 1, 5, 5)])
+def test_a_method_that_returns_no_map_of_each_image_is_refused(shape, conv, monkeypatch):
+    monkeypatch.setattr(sal.Gradient, "attribute", lambda *_: sal.Attribution(torch.zeros(shape)))
+    with pytest.raises(sal.InputError) as caught:
+        sal.explain("gradient", conv, torch.rand(2, 3, 5, 7))
+    assert str(caught.value) == f"gradient returned maps of shape {shape} for images (2, 3, 5, 7): a method returns one map an image, (n, c, h, w) or (n, 1, h, w)."

@@ -121,3 +121,9 @@ def test_maps_of_other_pictures_are_warned_of(conv, photos):
     with pytest.warns(UserWarning, match=r"^The map of image 1 was made of other pixels than it is judged on: another picture, order or preprocessing\?$"):
         sal.measure("deletion:steps=2", conv, photos.flip(0), None, e)
     sal.measure("deletion:steps=2", conv, photos[1:], None, e[1:])
+
+
+@pytest.mark.parametrize(("returned", "what"), [(sal.Judgement(torch.zeros(3)), "values of shape (3,)"), (torch.zeros(2), "Tensor"), (0.5, "float")])
+def test_a_metric_that_returns_no_number_of_each_image_is_refused(returned, what, conv, photos, maps, monkeypatch):
+    monkeypatch.setattr(sal.Gini, "judge", lambda *_: returned)
+    assert said(conv, photos, maps) == f"gini returned {what} for 2 image(s): a metric returns a Judgement of one number an image, shape (n,)."

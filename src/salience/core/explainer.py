@@ -126,6 +126,8 @@ class Explainer(Options):
             warn_of_probabilities(outputs, model)
             indices = target_indices(targets, outputs, model).to(images.device)
             done = self.explain_view(self.prepare(view, images).using(progress=progress), images, indices, sources, tolerance)
+        if done.maps.ndim != 4 or len(done.maps) != len(images) or done.maps.shape[-2:] != images.shape[-2:]:
+            raise InputError(f"{self.name} returned maps of shape {tuple(done.maps.shape)} for images {tuple(images.shape)}: a method returns one map an image, (n, c, h, w) or (n, 1, h, w).")
         if tolerance is not None and done.estimate is None and DREW in done.notes:
             raise InputError(f"{self.name} draws at random but does not know its error, so it cannot stop at a tolerance: leave tolerance out.")
         bad = (~torch.isfinite(done.maps)).flatten(1).any(1).nonzero()

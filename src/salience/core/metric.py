@@ -189,6 +189,9 @@ class Metric(Options):
                 own_score,
             )
             found = self.judge(case)
+        if not isinstance(found, Judgement) or found.values.shape != (len(images),):
+            what = f"values of shape {tuple(found.values.shape)}" if isinstance(found, Judgement) else type(found).__name__
+            raise InputError(f"{self.name} returned {what} for {len(images)} image(s): a metric returns a Judgement of one number an image, shape (n,).")
         bad = (~torch.isfinite(found.values)).nonzero()
         if len(bad):
             raise UndefinedError(f"{self.name} is not defined for {nth(int(bad[0]), len(images))}: it came out as {found.values[bad[0, 0]].item()}.")
