@@ -331,6 +331,12 @@ class TestRefused:
         assert (code, out) == (2, "")
         assert re.fullmatch(r"Error: [^\n]+\n", err)
 
+    def test_a_group_without_a_command(self, run):
+        code, out, err = run("study")
+        assert code == 2
+        assert "merge" in out
+        assert err == "Error: Missing command; see salience study --help.\n"
+
 
 class TestFailures:
     def test_a_bug_is_not_the_users_fault(self, refused):
