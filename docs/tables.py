@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from salience.core import registry
+from salience.core.options import as_text, default_of
 
 BETTER = {True: "high", False: "low", None: ""}
 START, END = "<!-- methods: made by `make readme` -->", "<!-- /methods -->"
@@ -68,10 +69,8 @@ def in_full(kind: str) -> str:
 
 
 def _row(field: dataclasses.Field) -> str:
-    default: Any = field.default
-    if default is dataclasses.MISSING:
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
-    return f"| `{field.name}` | `{default}` | {field.metadata['help']} |"
+    default = default_of(field)
+    return f"| `{field.name}` | `{'(required)' if default is dataclasses.MISSING else as_text(default)}` | {field.metadata['help']} |"
 
 
 def replaced(text: str) -> str:

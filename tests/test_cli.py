@@ -410,6 +410,7 @@ class TestOtherCommands:
         assert code == 0
         assert re.search(r"samples +50 +draws of input noise", out)
         assert "It has no options." in run("list", "methods", "gradient")[1]
+        assert re.search(r"percentages +10\+20\+30\+40\+50\+60\+70\+80\+90 ", run("list", "metrics", "road")[1])  # as it is typed
 
     def test_members_of_a_family(self, run):
         assert re.search(r"layer +none +name of the layer", run("list", "methods", "captum:DeepLift")[1])

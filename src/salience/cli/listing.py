@@ -138,5 +138,7 @@ def _show_options(entry: "Entry") -> None:
 
 
 def _default(field: dataclasses.Field) -> str:
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return "" if value is dataclasses.MISSING else str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    from salience.core.options import as_text, default_of
+
+    value = default_of(field)
+    return "" if value is dataclasses.MISSING else as_text(value)

@@ -76,34 +76,35 @@ class Options:
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        found = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            default = field.default if field.default is not dataclasses.MISSING else (field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING)
-            if default is dataclasses.MISSING or value != default:
-                found[field.name] = value
-        return found
+        values = {field.name: (getattr(self, field.name), default_of(field)) for field in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
     def options(self) -> dict[str, str]:
         """All options as text, defaults included, for records."""
-        return {field.name: _show(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {field.name: as_text(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def __str__(self) -> str:
         """The specification: ``name:key=value,...`` with the options that differ from their defaults."""
-        items = ",".join(f"{key}={_show(value)}" for key, value in self.changed().items())
+        items = ",".join(f"{key}={as_text(value)}" for key, value in self.changed().items())
         return f"{self.name}:{items}" if items else self.name
 
     __repr__ = __str__
 
 
-def _show(value: Any) -> str:
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of an option; `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def as_text(value: Any) -> str:
+    """The value of an option as specifications spell it."""
     if isinstance(value, Options):
         text = str(value)
         return f"({text})" if ":" in text else text
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(map(_show, value))
+        return "+".join(map(as_text, value))
     return str(value)
 
 
@@ -184,9 +185,7 @@ def _float(value: Any) -> float | None:
 
 
 def _convert_union(value: Any, members: tuple, what: str) -> Any:
-    if value is None and type(None) in members:
-        return None
-    if isinstance(value, str) and value == "none" and type(None) in members:
+    if type(None) in members and (value is None or (isinstance(value, str) and value == "none")):
         return None
     failures = []
     for member in sorted(members, key=lambda each: typing.get_origin(each) is not Literal):

@@ -153,10 +153,10 @@ def load_dataset(kind: str, **options: Any) -> Dataset:
     if kind not in known:
         raise unknown("data set", kind, known)
     cls = known[kind].cls
-    hints = {each.name: get_type_hints(cls, include_extras=True)[each.name] for each in fields(cls)}
+    names, hints = [each.name for each in fields(cls)], get_type_hints(cls, include_extras=True)
     for name, value in options.items():
-        if name not in hints:
-            raise unknown(f"option of {kind}:", name, hints)
+        if name not in names:
+            raise unknown(f"option of {kind}:", name, names)
         options[name] = convert(os.fspath(value) if isinstance(value, os.PathLike) else value, hints[name], f"{kind}: {name}")
     return cls(**options)
 
