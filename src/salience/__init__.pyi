@@ -12,10 +12,10 @@ from .attacks.target_map import TargetMap
 from .attacks.top_k import TopK
 from .core.black_box import BlackBox
 from .core.classifier import Classifier
-from .core.errors import InputError
+from .core.errors import InputError, UndefinedError
 from .core.explainer import Explainer, MonteCarlo, explain, list_methods
 from .core.explanation import Explanation
-from .core.metric import Judgement, Metric, UndefinedError, list_metrics, measure
+from .core.metric import Judgement, Metric, list_metrics, measure
 from .core.model import Model
 from .core.montecarlo import Attribution, Draws
 from .core.objective import Objective, list_objectives

@@ -109,8 +109,8 @@ def _rows(
     model: "Classifier", path: Path, metrics: "Sequence[Metric]", methods: Sequence[str], given: Any, mask: "np.ndarray | None", target: str | None, seed: int, fit: str | None, report: Any
 ) -> Iterator[dict[str, Any]]:
     """The rows of one image."""
+    from salience.core.errors import UndefinedError
     from salience.core.explainer import Explainer
-    from salience.core.metric import UndefinedError
     from salience.core.registry import facts_of
     from salience.zoo.images import load_images
 

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to give instead."""
 
 
+class UndefinedError(InputError):
+    """A metric has no value for an image; the message names the image and says why."""
+
+
 class CollapseWarning(UserWarning):
     """The networks that were averaged mostly see another class than the network itself: the map explains those."""
 

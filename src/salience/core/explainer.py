@@ -3,17 +3,15 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import numbers
 import platform
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,13 +21,11 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
+from salience.core.inputs import Target, check_chunk, checked_images, hash_of, target_indices
 from salience.core.montecarlo import DREW, Accumulator, Attribution, Draws, Estimate, Mean, Moments, Run, run
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
-
-Target = Any
-"""Class indices or names: one for all images, one each, or None for the predicted classes."""
 
 
 class Explainer(Options):
@@ -109,8 +105,6 @@ class Explainer(Options):
         Raises:
             InputError: If something given cannot be used.
         """
-        if not isinstance(model, Classifier):
-            raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
         check_chunk(chunk)
         if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
             raise InputError(f"tolerance must be a number above 0, not {tolerance!r}.")
@@ -347,89 +341,3 @@ def warn_of_probabilities(outputs: Tensor, model: Classifier) -> None:
         warnings.warn(
             f"The outputs of {model.name} are positive and add up to 1, as probabilities do: if it ends in a softmax, make the model with outputs='probabilities'.", UserWarning, stacklevel=3
         )
-
-
-def hash_of(image: Tensor) -> str:
-    """SHA-256 of an image's pixels, float32."""
-    return hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
-
-
-def check_chunk(chunk: int | None) -> None:
-    """Refuse what is no number of images in one pass.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if chunk is not None and not (isinstance(chunk, numbers.Integral) and chunk >= 1):
-        raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}.")
-
-
-def checked_images(images: Any, model: Classifier) -> Images:
-    """Images as every call takes them, on the model's device.
-
-    Raises:
-        InputError: If they are not float images in [0, 1] of the model's size and channels.
-    """
-    check_pictures(images)
-    if images.shape[1] != model.channels_in:
-        raise InputError(f"{model.name} takes images (n, {model.channels_in}, h, w), not {tuple(images.shape)}: {_to_channels(images, model.channels_in)}.")
-    if model.size is not None and tuple(images.shape[-2:]) != tuple(model.size):
-        raise InputError(
-            f"{model.name} takes images of {model.size[0]} x {model.size[1]} pixels, not {images.shape[-2]} x {images.shape[-1]}: resize them, or let sal.load_images(paths, model) do it."
-        )
-    return images.detach().as_subclass(Tensor).to(model.device, torch.float32)
-
-
-def check_pictures(images: Any) -> None:
-    """Refuse what no model could take as images.
-
-    Raises:
-        InputError: If they are not float images in [0, 1].
-    """
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
-        got = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be a float tensor (n, c, h, w) with values in [0, 1], not {got}: {_to_images(images)}.")
-    if len(images) == 0:
-        raise InputError("There are no images: give at least one.")
-    if not torch.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
-        raise InputError("images must lie in [0, 1]: divide those in 0 to 255 by 255, give others before normalisation (the model normalises), without NaN.")
-
-
-def _to_images(given: Any) -> str:
-    """How to make images of something that is none."""
-    if isinstance(given, Tensor) and given.ndim == 3:
-        return "give a single image as image[None]"
-    if isinstance(given, Tensor) and given.ndim == 4:
-        return "divide whole numbers by 255, images.float() / 255"
-    if isinstance(given, list | tuple) and given and all(isinstance(each, Tensor) for each in given):
-        return "put several into one tensor, torch.stack(images)"
-    if not isinstance(given, np.ndarray):
-        return "use sal.load_images(paths, model)"
-    if given.ndim != 4:
-        return "use sal.load_images(array, model)"
-    return "use sal.load_images(list(arrays), model)" if given.shape[3] in (1, 3, 4) else "make one with torch.from_numpy"
-
-
-def _to_channels(images: Tensor, wanted: int) -> str:
-    """How to give images as many channels as the model takes."""
-    if images.shape[3] == wanted:
-        return "put the channels first, images.permute(0, 3, 1, 2)"
-    return "repeat the grey one, images.expand(-1, 3, -1, -1)" if (images.shape[1], wanted) == (1, 3) else "let sal.load_images(paths, model) make them"
-
-
-def target_indices(targets: Target, outputs: Tensor, model: Classifier) -> Tensor:
-    """Targets in any form as class indices (n,); None takes the predicted classes.
-
-    Raises:
-        InputError: If there are too many or too few, or one is unknown.
-    """
-    if targets is None:
-        return outputs.argmax(1)
-    if isinstance(targets, Tensor | np.ndarray):
-        if targets.ndim > 1:
-            raise InputError(f"targets are one class an image, not an array of shape {tuple(targets.shape)}: maps and masks have places of their own (maps=, masks=).")
-        targets = targets.tolist()
-    listed = list(targets) if isinstance(targets, Iterable) and not isinstance(targets, str) else [targets] * len(outputs)
-    if len(listed) != len(outputs):
-        raise InputError(f"{len(listed)} targets were given for {len(outputs)} images: give one, or one per image.")
-    return torch.tensor([model.class_index(each, outputs.shape[1]) for each in listed])

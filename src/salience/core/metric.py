@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,10 +12,11 @@ from torch import Tensor
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
-from salience.core.errors import InputError, nth
-from salience.core.explainer import Explainer, Target, check_chunk, checked_images, hash_of, target_indices
+from salience.core.errors import InputError, UndefinedError, nth
+from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.geometry import Geometry
+from salience.core.inputs import Target, check_chunk, checked_images, checked_maps, checked_masks, hash_of, target_indices
 from salience.core.options import Options
 from salience.core.reduction import Reduction, one_channel
 from salience.core.score import SCORES
@@ -24,10 +24,6 @@ from salience.core.types import Images, Maps, PerImage, Progress, Saliency, Targ
 
 REDUCTION = "how the map's channels become one: sum, abs_sum, abs_max or l2; none: one channel as it is, several by abs_sum"
 """Help text of the option ``reduction``, which every metric of saliency has."""
-
-
-class UndefinedError(InputError):
-    """A metric has no value for an image; the message names the image and says why."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Case:
         maps: Signed maps, (n, c, h, w) or (n, 1, h, w).
         streams: Where the metric takes its randomness from, one an image.
         draws: Where the maps took theirs from, if they were made with the same seed.
-        masks: Where the object is, one boolean mask an image, in the original picture's size or the input's.
+        masks: Where the object is, one boolean mask an image, on the CPU, in the original picture's size or the input's.
         geometry: How the input lies in the original picture, one an image.
         explainer: Makes new maps, for metrics that change the image or the model.
         score: The score that the maps explain, where they say so; None: the explainer's own.
@@ -150,8 +146,6 @@ class Metric(Options):
             InputError: If something given cannot be used.
             UndefinedError: If the metric has no value for an image.
         """
-        if not isinstance(model, Classifier):
-            raise InputError(f"The model must be a sal.Model or sal.BlackBox, not {type(model).__name__}: wrap a network as sal.Model(module) and a function as sal.BlackBox(fn).")
         check_chunk(chunk)
         facts = registry.facts_of(type(self))
         geometry = getattr(images, "geometry", None)
@@ -170,7 +164,7 @@ class Metric(Options):
             raise InputError(f"{self.name} makes new maps: give the explainer, for example explainer='gradient'.")
         if facts.get("needs_explainer") and own_score not in (None, *SCORES):
             raise InputError(f"{self.name} makes new maps, and {own_score}, which these maps explain, is known to your function alone: explain one of {', '.join(SCORES)}.")
-        checked = _checked_maps(maps, images)
+        checked = checked_maps(maps, images)
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
         with torch.inference_mode(False), model.frozen():
             indices = (_indices(targets, view, images) if explained is None else explained).to(images.device)
@@ -183,7 +177,7 @@ class Metric(Options):
                 checked,
                 [source.at("metric", self.name) for source in sources],
                 sources,
-                None if masks is None else _checked_masks(masks, images, geometry),
+                None if masks is None else checked_masks(masks, images, geometry),
                 geometry,
                 maker,
                 own_score,
@@ -291,71 +285,3 @@ def _method_of(e: Explanation) -> str:
 def _indices(targets: Target, model: Classifier, images: Images) -> Targets:
     """Targets as indices; one forward pass of one image tells how many classes there are, one of each if none are given."""
     return target_indices(targets, model.outputs(images if targets is None else images[:1]).expand(len(images), -1), model)
-
-
-def real_tensor(value: Any, wanted: str) -> Tensor:
-    """A tensor, an array or what NumPy makes an array of, as a plain tensor: float64 if it was, else float32.
-
-    Args:
-        value: What was given.
-        wanted: The beginning of the message, for example ``"maps must be a tensor or an array"``.
-
-    Raises:
-        InputError: If it is not made of real numbers.
-    """
-    try:
-        found = value.as_subclass(Tensor).detach() if isinstance(value, Tensor) else np.array(value)  # a copy: arrays may be read-only or flipped
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{wanted} of real numbers, not {type(value).__name__}.") from None
-    if isinstance(found, Tensor):
-        if found.is_complex():
-            raise InputError(f"{wanted} of real numbers, not of {str(found.dtype).removeprefix('torch.')}.")
-        return found if found.dtype == torch.float64 else found.float()
-    if found.dtype.kind not in "biuf":
-        raise InputError(f"{wanted} of real numbers, not of {found.dtype.name}." if found.ndim else f"{wanted}, not {type(value).__name__}.")
-    return torch.from_numpy(found.astype(np.float64 if found.dtype.kind == "f" and found.dtype.itemsize >= 8 else np.float32, copy=False))
-
-
-def _checked_maps(maps: Any, images: Images) -> Maps:
-    maps = real_tensor(maps, "maps must be an Explanation, a tensor or an array")
-    maps = maps.to(images.device, torch.float32 if images.device.type == "mps" else maps.dtype)  # mps has no float64
-    maps = maps[:, None] if maps.ndim == 3 else maps
-    if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:] or maps.shape[1] not in (1, images.shape[1]):
-        raise InputError(f"maps of shape {tuple(maps.shape)} do not fit images of shape {tuple(images.shape)}: give one map per image, (n, c, h, w), (n, 1, h, w) or (n, h, w).")
-    bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
-    if len(bad):
-        raise UndefinedError(f"The map of {nth(int(bad[0]), len(maps))} holds NaN or infinity, so no metric is defined for it.")
-    return maps
-
-
-def _checked_masks(masks: Any, images: Images, geometry: Sequence[Geometry] | None) -> list[Tensor]:
-    try:
-        masks = list(masks)
-    except TypeError:
-        raise InputError(f"masks must be a list, a tensor or an array with one mask per image, not {type(masks).__name__}.") from None
-    if len(masks) != len(images):
-        raise InputError(f"{len(masks)} masks were given for {len(images)} images: give one per image.")
-    found = []
-    for number, each in enumerate(masks):
-        mask = real_tensor(each, f"The mask of {nth(number, len(masks))} must be a tensor or an array")
-        sizes = {tuple(images.shape[-2:])} | ({geometry[number].original} if geometry is not None else set())
-        yes_or_no = getattr(each, "dtype", None) in (torch.bool, np.bool_)
-        if tuple(mask.shape) not in sizes and mask.ndim in (1, 2) and mask.shape[-1] == 4 and not yes_or_no:
-            mask = _boxed(mask.reshape(-1, 4), (images.shape[-2], images.shape[-1]) if geometry is None else geometry[number].original, nth(number, len(masks)))
-        if tuple(mask.shape) not in sizes:
-            wanted = " or ".join(f"{height} x {width}" for height, width in sorted(sizes))
-            raise InputError(f"The mask of {nth(number, len(masks))} has shape {tuple(mask.shape)}: it must be {wanted} pixels, as the image.")
-        if mask.isnan().any():
-            raise InputError(f"The mask of {nth(number, len(masks))} holds NaN: give 0 off the object and another number on it.")
-        found.append(mask != 0)
-    return found
-
-
-def _boxed(boxes: Tensor, size: tuple[int, int], of: str) -> Tensor:
-    """The mask (h, w) of what lies in any of some boxes (left, top, right, bottom), in pixels from 0; the right and bottom edges are not in it."""
-    height, width = size
-    left, top, right, bottom = boxes[:, :, None, None].unbind(1)
-    if not ((left < right) & (top < bottom)).all():
-        raise InputError(f"A box of {of} is empty: boxes are left, top, right, bottom, in pixels from 0, with left < right and top < bottom.")
-    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
-    return ((left <= columns) & (columns < right) & (top <= rows) & (rows < bottom)).any(0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
-from salience.core.explainer import check_pictures
+from salience.core.inputs import check_pictures
 from salience.core.options import Options
 from salience.core.types import Images, Maps, Targets
 

@@ -9,9 +9,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core import registry
-from salience.core.errors import InputError, nth
+from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.metric import UndefinedError, real_tensor
+from salience.core.inputs import check_defined, real_tensor
 from salience.core.options import Options
 from salience.core.types import Maps, PerImage
 
@@ -130,7 +130,5 @@ def _checked(value: Any) -> Maps:
     if maps.ndim not in (3, 4) or maps.numel() == 0:
         raise InputError(f"Maps to compare have shape (n, c, h, w) or (n, h, w), not {tuple(maps.shape)}.")
     maps = maps[:, None] if maps.ndim == 3 else maps
-    bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
-    if len(bad):
-        raise UndefinedError(f"The map of {nth(int(bad[0]), len(maps))} holds NaN or infinity, so no similarity is defined for it.")
+    check_defined(maps, "similarity")
     return maps

@@ -3,8 +3,8 @@
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from salience.core.errors import nth
-from salience.core.metric import Case, Metric, UndefinedError
+from salience.core.errors import UndefinedError, nth
+from salience.core.metric import Case, Metric
 from salience.core.types import PerImage
 
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from salience.core.draws import stack
-from salience.core.errors import InputError, nth
-from salience.core.metric import Case, Judgement, Metric, UndefinedError
+from salience.core.errors import InputError, UndefinedError, nth
+from salience.core.metric import Case, Judgement, Metric
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from salience.core.draws import Stream, stack
-from salience.core.errors import nth
-from salience.core.metric import Case, Curve, Judgement, Metric, UndefinedError
+from salience.core.errors import UndefinedError, nth
+from salience.core.metric import Case, Curve, Judgement, Metric
 from salience.core.options import option
 from salience.core.registry import register
 

@@ -39,7 +39,7 @@ class PointingGame(Metric):
 
     def judge(self, case: Case) -> Judgement:
         """Hits, by the share of tied maxima."""
-        masks = [mask.cpu() for mask in case.masks or ()]
+        masks = case.masks or ()
         refuse(self, torch.tensor([not mask.any() for mask in masks]), "its mask is empty")
         maps = case.saliency(self.reduction)[:, None].cpu()
         return Judgement(torch.stack([self._hits(maps[i : i + 1], mask, case.placed(i)) for i, mask in enumerate(masks)]))

@@ -26,9 +26,10 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, streams
 from salience.core.errors import CollapseWarning, InputError
-from salience.core.explainer import Explainer, Target, checked_images, hash_of, target_indices
+from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
+from salience.core.inputs import Target, checked_images, hash_of, target_indices
 from salience.core.montecarlo import relative_error
 from salience.core.perturbation import Perturbation
 from salience.core.reduction import less_mean

@@ -32,10 +32,10 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.duration import duration
-from salience.core.errors import CollapseWarning, InputError
-from salience.core.explainer import Explainer, checked_images
+from salience.core.errors import CollapseWarning, InputError, UndefinedError
+from salience.core.explainer import Explainer
 from salience.core.explanation import finite
-from salience.core.metric import UndefinedError
+from salience.core.inputs import checked_images
 from salience.core.types import Report
 from salience.metrics.localisation_auc import LocalisationAUC
 from salience.perturb.tune import DRAWS, LARGEST, TARGET_DROP, WEIGHT_LEVELS, Noisy, gaussian, keep, keep_weight_sigma, kept, predictions, smallest_crossing, warn_of

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import streams
-from salience.core.errors import CollapseWarning, lacks_memory
+from salience.core.errors import CollapseWarning, UndefinedError, lacks_memory
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
-from salience.core.metric import Judgement, Metric, UndefinedError
+from salience.core.metric import Judgement, Metric
 from salience.core.perturbation import Perturbation
 from salience.core.registry import facts_of
 from salience.core.robustness import Pair, compared, hides
