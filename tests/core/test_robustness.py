@@ -129,6 +129,16 @@ def test_changes_of_colour_have_the_same_draws(conv, pictures):
     assert torch.allclose(noisy.raw[1], expected, rtol=1e-5)
 
 
+def test_a_function_is_not_taken_for_the_method_of_its_name(conv, pictures):
+    """Its map is moved back, as that of any function; the control ``random`` draws, so its draws are carried along."""
+
+    def random(model, images, targets):
+        return torch.arange(14.0).expand(len(images), 11, 14)
+
+    found = pair(random, conv, pictures, FLIP)
+    assert torch.equal(found.raw[1], found.raw[0].flip(-1))
+
+
 def test_the_floor_of_a_deterministic_method_is_none(conv, pictures):
     found = pair("gradient", conv, pictures, FLIP, "floor")
     assert torch.equal(found.clean, found.perturbed)

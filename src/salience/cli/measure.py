@@ -111,7 +111,6 @@ def _rows(
     """The rows of one image."""
     from salience.core.errors import UndefinedError
     from salience.core.explainer import Explainer
-    from salience.core.registry import facts_of
     from salience.zoo.images import load_images
 
     image = load_images([path], model, fit)
@@ -125,7 +124,7 @@ def _rows(
         wanted = target if target is not None else _own_target(e, model, image)
         name = str(explainer) if explainer is not None else getattr(e, "method", "")
         for metric in metrics:
-            if explainer is None and not name and facts_of(type(metric)).get("needs_explainer"):
+            if explainer is None and not name and metric.facts.get("needs_explainer"):
                 raise InputError(f"{metric.name} makes new maps, and the file of maps does not say by which method: say --method instead of --maps.")
             report(f"{path.name}: {metric}", 0, None)
             start = time.perf_counter()

@@ -7,7 +7,7 @@ import numbers
 import platform
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Annotated, Any, ClassVar
@@ -50,22 +50,32 @@ class Explainer(Options):
         """
         raise NotImplementedError
 
+    @property
+    def wrapped(self) -> "Explainer | None":
+        """The method that this one wraps, its option ``base``; None if it wraps none."""
+        base = getattr(self, "base", None)
+        return base if isinstance(base, Explainer) else None
+
+    def nested(self) -> Iterator["Explainer"]:
+        """The method itself, the one that it wraps, the one that this wraps, and so on."""
+        method: Explainer | None = self
+        while method is not None:
+            yield method
+            method = method.wrapped
+
     def prepare(self, model: Classifier, images: Images) -> Classifier:
         """The model with what must be known of it before any draw: what the method, or one within it, has to find out on the images given."""
-        base = getattr(self, "base", None)
-        return base.prepare(model, images) if isinstance(base, Explainer) else model
+        return model if self.wrapped is None else self.wrapped.prepare(model, images)
 
     @property
     def score(self) -> str:
         """The score explained unless another is asked for: that of the base, if the method has one."""
-        base = getattr(self, "base", None)
-        return base.score if isinstance(base, Explainer) else self.own_score
+        return self.own_score if self.wrapped is None else self.wrapped.score
 
     @property
     def heeds_score(self) -> bool:
         """Whether its maps depend on which score is explained; those of the controls, say, do not."""
-        base = getattr(self, "base", None)
-        return base.heeds_score if isinstance(base, Explainer) else self.explains_score
+        return self.explains_score if self.wrapped is None else self.wrapped.heeds_score
 
     def check_score(self, score: object) -> None:
         """Refuse a score that was asked for where it would change nothing.
@@ -224,7 +234,7 @@ class MonteCarlo(Explainer):
 
     def at_once(self, model: Classifier, images: Images) -> int:
         """Images that go through the network at once: more where nothing goes back through it."""
-        return model.images_at_once(images.shape[-2:], gradients=registry.facts_of(type(self)).get("needs_gradient", True))
+        return model.images_at_once(images.shape[-2:], gradients=self.facts.get("needs_gradient", True))
 
     def accumulator(self, images: Images, errors: bool) -> Accumulator:
         """What collects the draws: their mean, with its error if asked for, unless the method is about something else."""

@@ -147,7 +147,6 @@ class Metric(Options):
             UndefinedError: If the metric has no value for an image.
         """
         check_chunk(chunk)
-        facts = registry.facts_of(type(self))
         geometry = getattr(images, "geometry", None)
         images = checked_images(images, model)
         sources = streams(seed, len(images))
@@ -156,13 +155,13 @@ class Metric(Options):
             own_score = maps.score
             _warn_of_other_images(maps, images)
             made_for, explained = maps.targets, maps.targets if targets is None else None
-            explainer = _method_of(maps) if explainer is None and facts.get("needs_explainer") else explainer
+            explainer = _method_of(maps) if explainer is None and self.facts.get("needs_explainer") else explainer
             maps = maps.maps
-        if facts.get("needs_masks") and masks is None:
+        if self.facts.get("needs_masks") and masks is None:
             raise InputError(f"{self.name} compares maps with where the object is: give masks, one an image, nonzero on the object.")
-        if facts.get("needs_explainer") and explainer is None:
+        if self.facts.get("needs_explainer") and explainer is None:
             raise InputError(f"{self.name} makes new maps: give the explainer, for example explainer='gradient'.")
-        if facts.get("needs_explainer") and own_score not in (None, *SCORES):
+        if self.facts.get("needs_explainer") and own_score not in (None, *SCORES):
             raise InputError(f"{self.name} makes new maps, and {own_score}, which these maps explain, is known to your function alone: explain one of {', '.join(SCORES)}.")
         checked = checked_maps(maps, images)
         view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)

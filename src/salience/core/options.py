@@ -74,6 +74,11 @@ class Options:
         """The registered name."""
         return registry.name_of(type(self))
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was declared when the class was registered."""
+        return registry.facts_of(type(self))
+
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         values = {field.name: (getattr(self, field.name), default_of(field)) for field in dataclasses.fields(self)}

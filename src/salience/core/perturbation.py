@@ -60,7 +60,7 @@ class Perturbation(Options):
     @property
     def geometric(self) -> bool:
         """Whether it moves pixels."""
-        return bool(registry.facts_of(type(self)).get("geometric"))
+        return bool(self.facts.get("geometric"))
 
     def __call__(self, images: Any, seed: Seed = 0) -> Images:
         """The perturbed images.

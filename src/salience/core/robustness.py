@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
@@ -156,9 +155,8 @@ def carried(explainer: Explainer, model: Classifier, perturbation: Perturbation)
         model: The model itself, with the score to explain bound to it.
         perturbation: A geometric one.
     """
-    base = getattr(explainer, "base", None)
-    if isinstance(base, Explainer):
-        return dataclasses.replace(explainer, base=carried(base, model, perturbation))  # type: ignore[call-arg]  # it has a base
+    if explainer.wrapped is not None:
+        return dataclasses.replace(explainer, base=carried(explainer.wrapped, model, perturbation))  # type: ignore[call-arg]  # it has a base
     return explainer if _draws_for_itself(explainer) else Undone(explainer, model, perturbation)
 
 
@@ -183,8 +181,7 @@ class Undone(Explainer):
 
 
 def _draws_for_itself(explainer: Explainer) -> bool:
-    entry = registry.entries("explainer").get(explainer.name)
-    return isinstance(explainer, MonteCarlo) or bool(entry and entry.facts.get("seeded") and not entry.facts.get("peer"))
+    return isinstance(explainer, MonteCarlo) or bool(explainer.facts.get("seeded") and not explainer.facts.get("peer"))
 
 
 def scaled(saliency: Saliency, visible: Bool[Tensor, "h w"] | None = None) -> Saliency:

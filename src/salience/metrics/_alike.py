@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from salience.core import registry
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.metric import Case, Metric
@@ -25,8 +24,7 @@ class ComparesMaps(Metric):
     def __post_init__(self) -> None:
         """Check that the similarity is a similarity of maps."""
         super().__post_init__()
-        facts = registry.facts_of(type(self.similarity))
-        if not facts["higher_is_better"] or facts.get("of") == "images":
+        if not self.similarity.facts.get("higher_is_better") or self.similarity.facts.get("of") == "images":
             raise InputError(f"{self.name} needs a similarity of maps that is larger the more alike they are, such as spearman or ssim, not {self.similarity.name}.")
 
     def made(self, case: Case, group: Sequence[int], targets: Targets, draws: Sequence[Stream]) -> Saliency:
@@ -35,5 +33,5 @@ class ComparesMaps(Metric):
 
     def alike(self, first: Saliency) -> Callable[[Saliency], list[float]]:
         """What gives the similarity of other maps to these, each scaled from 0 to 1."""
-        compared = self.similarity.to(scaled(first.double()))
-        return lambda second: compared(scaled(second.double())).tolist()
+        compared = self.similarity.to(scaled(first.cpu().double()))
+        return lambda second: compared(scaled(second.cpu().double())).tolist()

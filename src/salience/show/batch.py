@@ -22,7 +22,6 @@ from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation, finite
 from salience.core.files import atomic
-from salience.core.registry import facts_of
 from salience.core.spec import build
 from salience.core.types import Outputs, Report
 from salience.explainers._input_noise import InputNoise
@@ -185,12 +184,11 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
         explainers[0].check_score(request.score)
     for explainer in explainers:
         model.named_score(request.score or model.available_score(explainer.score))
-        level = explainer
-        while isinstance(base := getattr(level, "base", None), Explainer):
-            if not isinstance(level, InputNoise):  # which needs no more of the network than its base
-                white_box(model, level)
-            level = base
-        if not model.white_box and facts_of(type(level)).get("needs_gradient"):
+        *around, innermost = explainer.nested()
+        for each in around:
+            if not isinstance(each, InputNoise):  # which needs no more of the network than its base
+                white_box(model, each)
+        if not model.white_box and innermost.facts.get("needs_gradient"):
             model.gradient(images, outputs.argmax(1))  # says why it cannot be had
 
 

@@ -109,15 +109,10 @@ def about_its_mean(e: Explanation) -> bool:
 def declared(e: Explanation, fact: str) -> Any:
     """What was declared of the method, or else of the nearest method within it that declares it; None if none does."""
     try:
-        explainer = build("explainer", e.method)
+        found = [each.facts.get(fact) for each in build("explainer", e.method).nested()]
     except InputError:  # a user's own function
         return None
-    while explainer is not None:
-        found = registry.facts_of(type(explainer)).get(fact)
-        if found is not None:
-            return found
-        explainer = getattr(explainer, "base", None)
-    return None
+    return next((each for each in found if each is not None), None)
 
 
 def facts(e: Explanation) -> dict:

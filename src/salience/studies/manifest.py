@@ -23,19 +23,13 @@ def describe(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, A
     versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
     networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
     models = {name: network.weights_hash() for name, network in networks.items()}
-    tuned = any(_takes_a_level(Explainer.from_value(method)) for method in study.methods)
+    tuned = any(getattr(each, "weight_sigma", None) == "auto" for method in study.methods for each in Explainer.from_value(method).nested())
     levels = {name: known_weight_sigma(network) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
     settings = {name: network.settings for name, network in networks.items()}
     found = {"study": described, "models": models, "settings": settings, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
     return found | {"images": planned.images, "categories": planned.categories}
-
-
-def _takes_a_level(explainer: Explainer) -> bool:
-    """Whether a method, or its base, takes the level of weight noise that is known for the network."""
-    base = getattr(explainer, "base", None)
-    return getattr(explainer, "weight_sigma", None) == "auto" or (isinstance(base, Explainer) and _takes_a_level(base))
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, mended: Collection[str] = ()) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from salience.core.errors import InputError
 from salience.core.metric import Metric
-from salience.core.registry import facts_of
 from salience.core.types import Report
 from salience.studies.study import Study
 from salience.studies.work import Unit, compute, forget, model_of
@@ -40,7 +39,7 @@ class Plan:
     @property
     def note(self) -> str:
         """What is in vain of what is planned; empty if nothing is."""
-        wanting = [metric for metric in self.study.quality if facts_of(type(Metric.from_value(metric))).get("needs_masks")]
+        wanting = [metric for metric in self.study.quality if Metric.from_value(metric).facts.get("needs_masks")]
         if not wanting or not self.maskless:
             return ""
         return f"{self.maskless} of {len(self.images)} pictures have no mask, which {', '.join(wanting)} needs: such rows will be failed."

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from salience.core.errors import InputError
-from salience.core.explainer import Explainer
 from salience.core.registry import entries
 from salience.core.spec import build
 from salience.studies.comparison import Comparison, compare
@@ -269,12 +268,7 @@ def shares_draws(metric: str, method: str) -> bool:
 
 def shares_weights(method: str) -> bool:
     """Whether a method draws network weights, which all pictures of a seed share."""
-    explainer = build("explainer", method)
-    while isinstance(explainer, Explainer):
-        if hasattr(explainer, "weight_samples"):
-            return True
-        explainer = getattr(explainer, "base", None)
-    return False
+    return any(hasattr(each, "weight_samples") for each in build("explainer", method).nested())
 
 
 def threads_of(manifest: Mapping[str, Any]) -> str:

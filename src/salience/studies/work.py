@@ -21,7 +21,6 @@ from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric
 from salience.core.perturbation import Perturbation
-from salience.core.registry import facts_of
 from salience.core.robustness import Pair, compared, hides
 from salience.core.similarity import Similarity
 from salience.studies.store import OUT_OF_MEMORY, Row
@@ -199,7 +198,7 @@ class _Work:
 
     def judged(self, metric: Metric, model: Classifier, image: Photographs, item: Item, target: int, e: Explanation, seed: list[tuple[int, int]]) -> Judgement:
         """A metric of a map. The mask is read for metrics that need it alone: one that cannot be read is no matter for the others."""
-        mask = item.masks.get(target) if facts_of(type(metric)).get("needs_masks") else None
+        mask = item.masks.get(target) if metric.facts.get("needs_masks") else None
         return metric(model, image, target, e, masks=None if mask is None else [mask], explainer=self.explainer, seed=seed)
 
     def perturbed(self, model: Classifier, image: Photographs, e: Explanation, seed: list[tuple[int, int]], perturbation: Perturbation, key: Row) -> None:
