@@ -81,12 +81,16 @@ def masked(conv, photos):
 
 @pytest.mark.parametrize(
     ("target", "found"),
-    [(3, [3, 3]), ("3", [3, 3]), (np.int64(3), [3, 3]), (torch.tensor(3), [3, 3]), ([1, 2], [1, 2]), (("1", 2), [1, 2]), (torch.tensor([1, 2]), [1, 2]), (np.array([1, 2]), [1, 2])],
+    [(3, [3, 3]), ("3", [3, 3]), (np.int64(3), [3, 3]), (torch.tensor(3), [3, 3]), ([1, 2.0], [1, 2]), (("1", 2), [1, 2]), (torch.tensor([1, 2]), [1, 2]), (np.array([1, 2]), [1, 2])],
 )
 def test_other_targets_in_every_form(masked, conv, photos, target, found):
     e = masked.for_target(target)
     assert e.targets.tolist() == found
     assert torch.allclose(e.maps, sal.explain("rise:samples=20,grid=3", conv, photos, targets=found).maps, atol=1e-6)
+
+
+def test_none_is_the_predicted_class_as_in_explain(masked):
+    assert masked.for_target(None).targets.tolist() == masked.record["images"]["prediction"]
 
 
 def test_other_targets_by_name(masked):
@@ -99,10 +103,9 @@ def test_other_targets_by_name(masked):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (3.7, r"^A target is a class index or name, not 3\.7: give one for all images, or a list with one for each\.$"),
-        (True, r"^A target is a class index or name, not True: .*\.$"),
-        (None, r"^A target is a class index or name, not None: .*\.$"),
-        ([1, 2.0], r"^A target is a class index or name, not 2\.0: .*\.$"),
+        (3.7, r"^A target is the index or the name of a class, not 3\.7\.$"),
+        (True, r"^A target is the index or the name of a class, not True\.$"),
+        ([1, None], r"^A target is the index or the name of a class, not None\.$"),
         ([1, 2, 3], r"^3 targets were given for 2 images: give one, or one per image\.$"),
         (5, r"^Target 5 is out of range: .*classes 0 to 4\.$"),
         (-1, r"^Target -1 is out of range: .*\.$"),

@@ -163,8 +163,12 @@ class Explainer(Options):
             if chosen.every is not None:
                 scored["probability"] = model.as_probabilities(outputs).gather(1, targets[:, None])[:, 0].tolist()
             scored |= {key: value.tolist() for key, value in done.notes.items()}
-            made = self._explanation(done, targets, chosen, record | {"images": scored}, shown, explanation)
-            return dataclasses.replace(made, class_index=lambda target: model.class_index(target, outputs.shape[1]))
+            return self._explanation(done, targets, chosen, record | {"images": scored}, shown, again)
+
+        def again(other: Callable[[Targets], Done], targets: Target) -> Explanation:
+            """The explanation of other targets, in any form."""
+            wanted = target_indices(targets, outputs, model)
+            return explanation(other(wanted), wanted.to(images.device))
 
         return explanation(done, indices)
 
@@ -173,8 +177,8 @@ class Explainer(Options):
         result = self.attribute(model, images, targets, streams)
         return Done(result.maps.float(), None, torch.zeros(len(images), dtype=torch.int64), None, result.notes, outputs=result.outputs)
 
-    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[["Done", Targets], Explanation]) -> Explanation:
-        estimate, retarget = done.estimate, done.retarget
+    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[..., Explanation]) -> Explanation:
+        estimate = done.estimate
         return Explanation(
             maps=done.maps.detach().cpu(),
             stderr=None if estimate is None else estimate.stderr.cpu(),
@@ -188,7 +192,7 @@ class Explainer(Options):
             images=images.detach().cpu() if type(images) is Tensor else images,
             blocks=None if estimate is None else estimate.blocks.cpu(),
             counts=None if estimate is None else estimate.counts.cpu(),
-            retarget=None if retarget is None else lambda wanted: again(retarget(wanted), wanted.to(targets.device)),
+            retarget=None if done.retarget is None else functools.partial(again, done.retarget),
         )
 
 

@@ -38,8 +38,7 @@ class Explanation:
         images: The images explained, (n, c, h, w) in [0, 1]; None after loading from a file.
         blocks: Up to 20 block estimates (b, n, c, h, w), for the error of non-linear steps.
         counts: Draws in each block, (b, n).
-        retarget: The explanation of other targets from the same draws; None where there are no scores for it.
-        class_index: The index of a class given by index or name; None where the model's class names are not known.
+        retarget: The explanation of other targets, in any form that `explain` takes, from the same draws; None where there are no scores for it.
     """
 
     maps: Maps
@@ -54,8 +53,7 @@ class Explanation:
     images: Images | None = None
     blocks: Tensor | None = None
     counts: Tensor | None = None
-    retarget: Callable[[Targets], "Explanation"] | None = field(default=None, repr=False)
-    class_index: Callable[[Any], int] | None = field(default=None, repr=False)
+    retarget: Callable[[Any], "Explanation"] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """Method, score and shape, not the numbers."""
@@ -65,7 +63,7 @@ class Explanation:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: everything but the way back to the model."""
-        return self.__dict__ | {"retarget": None, "class_index": None}
+        return self.__dict__ | {"retarget": None}
 
     def __len__(self) -> int:
         """Number of images."""
@@ -83,7 +81,7 @@ class Explanation:
         """
         if isinstance(index, slice):
             part = index
-        elif _is_whole(index):
+        elif isinstance(index, int | np.integer) and not isinstance(index, bool):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"There are {len(self)} images, so no image {index}.")
             part = slice(int(index), int(index) + 1 or None)
@@ -185,32 +183,17 @@ class Explanation:
         """The explanation of another class from the same draws, without any forward pass.
 
         Args:
-            target: Class index or name, one for all images or one each.
+            target: As for `explain`: class index or name, one for all images or one each; None takes the predicted class.
 
         Raises:
             InputError: If the method does not score all classes at once, this is part of an explanation or
                 was loaded from a file, or there is no such class.
         """
-        if self.retarget is None or self.class_index is None:
+        if self.retarget is None:
             raise InputError(
                 f"There are no scores of other classes here: {self.method} computes one class at a time, or this is a part of an explanation, or from a file: call explain again with targets={target!r}."
             )
-        return self.retarget(self._indices(target))
-
-    def _indices(self, target: Any) -> Targets:
-        """Class indices (n,) of what `for_target` was given."""
-        given = target.tolist() if isinstance(target, Tensor | np.ndarray | np.generic) else target
-        listed = list(given) if isinstance(given, list | tuple) else [given] * len(self)
-        if len(listed) != len(self):
-            raise InputError(f"{len(listed)} targets were given for {len(self)} images: give one, or one per image.")
-        return torch.tensor([self._index(each) for each in listed], dtype=torch.int64)
-
-    def _index(self, target: Any) -> int:
-        """The index of one class."""
-        assert self.class_index is not None  # `for_target` has looked
-        if not (_is_whole(target) or isinstance(target, str)):
-            raise InputError(f"A target is a class index or name, not {target!r}: give one for all images, or a list with one for each.")
-        return self.class_index(target)
+        return self.retarget(target)
 
     def show(self) -> Any:
         """A matplotlib figure: image, map and, for random methods, the error of the map."""
@@ -295,11 +278,6 @@ def _check_shapes(arrays: Mapping[str, Tensor]) -> None:
     expected = {"stderr": maps.shape, "df": maps.shape[:1], "blocks": (*arrays["blocks"].shape[:1], *maps.shape) if "blocks" in arrays else None}
     if maps.ndim != 4 or any(key in arrays and tuple(arrays[key].shape) != tuple(shape) for key, shape in expected.items() if shape is not None):
         raise ValueError("shapes")
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a whole number, Python's or NumPy's, and not True or False."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def finite(value: Any) -> Any:
