@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from salience.core.errors import InputError
@@ -154,7 +155,7 @@ class RelevancePass(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         kwargs = kwargs or {}
-        tensors = list(_tensors((args, kwargs)))
+        tensors = _tensors((args, kwargs))
         live = [each for each in tensors if each.grad_fn is not None]
         if not live:
             with torch.no_grad() if tensors else nullcontext():
@@ -342,7 +343,8 @@ class RelevancePass(TorchFunctionMode):
             def limit(each: Tensor, end: int = end) -> Tensor:
                 return self.bounds[each][end].clone() if each in self.bounds else each
 
-            ends.append(list(_tensors(func(*_mapped(args, limit), **_mapped(kwargs, limit)))))
+            at_end, named_at_end = tree_map_only(Tensor, limit, (args, kwargs))
+            ends.append(_tensors(func(*at_end, **named_at_end)))
         for made, one, other in zip(_tensors(result), *ends, strict=True):
             self.bounds[made] = (torch.minimum(one, other), torch.maximum(one, other))
 
@@ -356,8 +358,8 @@ class RelevancePass(TorchFunctionMode):
                 return self.varying[each].float()
             return torch.ones_like(each) if each.grad_fn is not None else torch.zeros_like(each) if each.is_floating_point() else each
 
-        made = _tensors(func(*_mapped(args, mask), **_mapped(kwargs, mask)))
-        for each, shown in zip(_tensors(result), made, strict=True):
+        masks, named_masks = tree_map_only(Tensor, mask, (args, kwargs))
+        for each, shown in zip(_tensors(result), _tensors(func(*masks, **named_masks)), strict=True):
             if each.grad_fn is not None:
                 self.varying[each] = shown > 0
 
@@ -381,22 +383,6 @@ def _on_a_copy(func: Callable) -> Callable:
     return lambda first, *rest, **kwargs: func(first.clone(), *rest, **kwargs)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same arguments with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(each, change) for each in value)
-    if isinstance(value, dict):
-        return {key: _mapped(each, change) for key, each in value.items()}
-    return value
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in arguments or results."""
+    return [each for each in tree_leaves(value) if isinstance(each, Tensor)]
