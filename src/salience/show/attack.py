@@ -27,7 +27,7 @@ def attack_figure(attacked: Attacked) -> Drawing:
     count, (height, width) = len(attacked.images), attacked.images.shape[-2:]
     drawn = min(count, MOST)
     with drawing():
-        grid = Grid(Drawing, 4, [WIDTH / 100 * height / width] * 2 * drawn, WIDTH / 100, above=0.4, below=0.75)
+        grid = Grid(4, [WIDTH / 100 * height / width] * 2 * drawn, WIDTH / 100, above=0.4, below=0.75)
         for index in range(drawn):
             _image(grid, 2 * index, attacked, index)
         if count > drawn:

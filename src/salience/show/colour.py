@@ -1,6 +1,6 @@
 """From map values to colours: scales, colour maps, and which pixels are within their error of nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,10 +82,7 @@ def scale_of(values: np.ndarray, *, signed: bool, middle: float = 0.0) -> Scale:
 def error_scale(values: np.ndarray) -> Scale:
     """The colour scale of a map of standard errors: from zero, or from its bottom if it is nearly even."""
     known = values[np.isfinite(values)]
-    if not known.size:
-        return Scale(0.0, 1.0, False, INK)
-    high, low = _positive(np.percentile(known, PERCENTILE), known), float(np.percentile(known, 100 - PERCENTILE))
-    return Scale(low if OFFSET * high < low < high else 0.0, high, False, INK)
+    return replace(scale_of(known, signed=False), colours=INK) if known.size else Scale(0.0, 1.0, False, INK)
 
 
 def _positive(limit: float, values: np.ndarray) -> float:

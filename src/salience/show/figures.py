@@ -46,7 +46,7 @@ def figure(e: Explanation) -> Drawing:
     columns = 2 if e.stderr is None else 3
     with drawing():
         heights = [each.picture.shape[0] / 100 for each in rows]
-        grid = Grid(Drawing, columns, heights, ACROSS / 100, above=0.42, below=0.95)
+        grid = Grid(columns, heights, ACROSS / 100, above=0.42, below=0.95)
         for row, panel in enumerate(rows):
             names = textwrap.wrap(title_of(e, row), 38 * columns)
             grid.text(row, 0, names[0] + (" …" if len(names) > 1 else ""), columns)
@@ -55,7 +55,7 @@ def figure(e: Explanation) -> Drawing:
             else:
                 grid.picture(row, 0, panel.picture)
             grid.picture(row, 1, panel.overlay())
-            grid.bar(row, 1, panel.scale, "; ".join(filter(None, [notes_of(e, row, panel.shown)[0], grey_of(panel.shown)])))
+            grid.bar(row, 1, panel.shown.scale, "; ".join(filter(None, [notes_of(e, row, panel.shown)[0], grey_of(panel.shown)])))
             if panel.stderr is not None and panel.shown.stderr is not None:
                 scale = error_scale(panel.shown.stderr)
                 grid.picture(row, 2, panel.error(scale))
@@ -94,7 +94,7 @@ def contact_sheet(explanations: Sequence[Explanation], columns: int = 7) -> Draw
     with drawing():
         drawn = [_sheet_panels(found) for found in list(pictures.values())[:MOST]]
         lines = [each[start : start + columns] for each in drawn for start in range(0, len(each), columns)]
-        grid = Grid(Drawing, max(map(len, lines)), [line[0].array.shape[0] / 100 for line in lines], SQUARE / 100, above=0.46, below=0.56, bottom=0.3)
+        grid = Grid(max(map(len, lines)), [line[0].array.shape[0] / 100 for line in lines], SQUARE / 100, above=0.46, below=0.56, bottom=0.3)
         grid.heading, grid.caption = 14, 11.5
         for place, line in enumerate(lines):
             for column, panel in enumerate(line):
@@ -151,15 +151,15 @@ class Grid:
     heading = 10.0
     caption = 8.5
 
-    def __init__(self, kind: type, columns: int, heights: Sequence[float], width: float, *, above: float, below: float, top: float = 0.0, bottom: float = 0.0) -> None:
-        self.heights, self.width, self.above, self.below, self.top = heights, width, above, below, top
+    def __init__(self, columns: int, heights: Sequence[float], width: float, *, above: float, below: float, bottom: float = 0.0) -> None:
+        self.heights, self.width, self.above, self.below = heights, width, above, below
         self.across = columns * (width + self.gap) + self.gap
-        self.down = top + sum(heights) + len(heights) * (above + below) + self.gap / 2 + bottom
-        self.figure = kind(figsize=(self.across, self.down), dpi=100)
+        self.down = sum(heights) + len(heights) * (above + below) + self.gap / 2 + bottom
+        self.figure = Drawing(figsize=(self.across, self.down), dpi=100)
 
     def _corner(self, row: int, column: int) -> tuple[float, float]:
         """Left and top of a panel, in inches from the top left corner."""
-        return self.gap + column * (self.width + self.gap), self.top + sum(self.heights[:row]) + row * (self.above + self.below) + self.above
+        return self.gap + column * (self.width + self.gap), sum(self.heights[:row]) + row * (self.above + self.below) + self.above
 
     def _axes(self, left: float, top: float, width: float, height: float) -> "Axes":
         return self.figure.add_axes((left / self.across, 1 - (top + height) / self.down, width / self.across, height / self.down))

@@ -54,7 +54,6 @@ class Panel:
         stderr: Its standard error, (h, w), or None.
         undecided: Pixels within their error of the reference, (h, w), or None.
         seen: Pixels that the model was given, (h, w).
-        scale: The colours of the map.
         shown: The map in the geometry of the model's input.
     """
 
@@ -63,7 +62,6 @@ class Panel:
     stderr: np.ndarray | None
     undecided: np.ndarray | None
     seen: np.ndarray
-    scale: Scale
     shown: Shown
 
     def overlay(self) -> np.ndarray:
@@ -74,11 +72,12 @@ class Panel:
         """
         grey = 0.22 + 0.74 * (self.picture @ np.array([0.299, 0.587, 0.114]))[..., None]
         least = 0.0 if self.undecided is None else 0.15
-        share = least + (0.88 - least) * self.scale.strength(self.values) ** (0.5 if self.scale.signed else 0.8)
+        scale = self.shown.scale
+        share = least + (0.88 - least) * scale.strength(self.values) ** (0.5 if scale.signed else 0.8)
         if self.undecided is not None:
             share = np.where(self.undecided, 0.0, share)
         share = np.where(self.seen, share, 0.0)[..., None]
-        mixed = share * self.scale.colour(self.values) + (1 - share) * grey
+        mixed = share * scale.colour(self.values) + (1 - share) * grey
         return np.clip(np.where(self.seen[..., None], mixed, 0.82 + 0.18 * grey), 0, 1)
 
     def error(self, scale: Scale) -> np.ndarray:
@@ -117,7 +116,6 @@ def _panel(e: Explanation, index: int, view: Shown, longest: int, shortest: int)
         stderr=None if view.stderr is None else place(view.stderr),
         undecided=None if view.undecided is None else place(view.undecided) > 0.5,
         seen=place(np.ones_like(view.values)) > 0.5,
-        scale=view.scale,
         shown=view,
     )
 
@@ -139,33 +137,34 @@ def _drawn(size: tuple[int, ...], longest: int, shortest: int) -> tuple[int, int
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def overlay(e: Explanation, index: int = 0, *, label: str | None = None) -> bytes:
-    """One image's map over its picture, with a title and a colour bar, as a PNG file.
+def overlay(e: Explanation, *, label: str | None = None) -> bytes:
+    """A map over its picture, with a title and a colour bar, as a PNG file.
 
     Args:
-        e: The explanation.
-        index: Which of its images.
+        e: The explanation, of which the first image is drawn.
         label: Name of the class explained; by default from the record, else its index.
     """
-    panel = panels(e[index])[0]
+    from matplotlib.figure import Figure
+
+    (panel,) = panels(e[:1])
     height, width = panel.picture.shape[:2]
     across = max(width, SHORTEST)
     size = 10.5 * (across / 640) ** 0.6
     line, gap, letters = round(size * 1.45), round(size * 0.9), int(across * 0.94 / (size * 0.53))
-    title = textwrap.wrap(title_of(e, index, label), int(letters * 0.72))[:3]
-    first, *others = notes_of(e, index, panel.shown)
+    title = textwrap.wrap(title_of(e, 0, label), int(letters * 0.72))[:3]
+    first, *others = notes_of(e, 0, panel.shown)
     notes = [(part, INK) for part in textwrap.wrap(first, letters)] + [(part, FAINT) for note in others for part in textwrap.wrap(note, letters)]
     above = gap + line * len(title) + gap // 2
     bar, ticks = round(size * 1.1), round(size * 2.0)
     below = gap + bar + ticks + gap // 2 + line * len(notes) + gap // 2
     total = above + height + below
     with drawing():
-        figure = _figure(across, total)
+        figure = Figure(figsize=(across / 100, total / 100), dpi=100)
         for number, text in enumerate(title):
             write(figure, 0.94, 0.03, 1 - (gap + line * (number + 0.5)) / total, text, size=size * 0.78, weight="bold", va="center")
         figure.figimage((255 * panel.overlay()).round().astype(np.uint8), (across - width) // 2, below, origin="upper")
         axes = figure.add_axes((0.03, (below - gap - bar) / total, 0.94, bar / total))
-        colour_bar(axes, panel.scale, size=size * 0.68)
+        colour_bar(axes, panel.shown.scale, size=size * 0.68)
         for number, (text, color) in enumerate(notes):
             write(figure, 0.94, 0.03, (gap // 2 + line * (len(notes) - number - 0.5)) / total, text, size=size * 0.70, color=color, va="center")
         file = to_png(figure)
@@ -288,12 +287,6 @@ def drawing() -> Iterator[None]:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
-
-
-def _figure(width: int, height: int) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width / 100, height / 100), dpi=100)
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -113,7 +113,7 @@ def _drawn_curves(metric: str, panels_of: dict[str, dict[str, list]], methods: S
         if "logarithmic" in across:
             each.set_xscale("log")
             each.xaxis.set_major_formatter("{x:g}")
-        _plain(each)
+        plain(each)
     axes[0].set_ylabel(up, fontsize=9)
     figure.legend(list(handles.values()), [labels[method] for method in handles], loc="outside right upper", fontsize=8, frameon=False)
     return figure
@@ -160,7 +160,7 @@ def _drawn_values(column: Column) -> matplotlib.figure.Figure:
     axes.set_yticks(range(len(methods)), labels, fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_xlabel(column.metric + {True: ", higher is better", False: ", lower is better", None: ""}[column.higher_is_better], fontsize=9)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -169,7 +169,8 @@ def _wrapped(method: str, width: int) -> str:
     return "\n".join(line.replace(", ", ",") for line in textwrap.wrap(method.replace(",", ", "), width))
 
 
-def _plain(axes: matplotlib.axes.Axes) -> None:
+def plain(axes: matplotlib.axes.Axes) -> None:
+    """No frame but the axes themselves, and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.grid(color=FAINT, alpha=0.18, linewidth=0.6)
@@ -238,7 +239,7 @@ def _shot(method: str, arrays: dict[str, np.ndarray], at: int, target: int) -> t
         images=torch.from_numpy(arrays["image"]),
     )
     (panel,) = panels(e, ACROSS, ACROSS)
-    scale = panel.scale
+    scale = panel.shown.scale
     words = f"±{number(scale.high)}" if scale.low == -scale.high else " to ".join(numbers([scale.low, scale.high]))
     error, error_words = None, ""
     if stderr is not None:

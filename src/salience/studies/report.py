@@ -1,7 +1,5 @@
 """The report of a study: one HTML file that needs nothing else, and its tables in Markdown and LaTeX."""
 
-import base64
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,8 @@ from typing import Any
 from salience import __version__
 from salience.core.duration import duration
 from salience.core.files import atomic
+from salience.core.types import Report
+from salience.show.page import template
 from salience.studies.statistics import Accuracy
 from salience.studies.store import Store
 from salience.studies.summary import Column, Table, incomplete, left_out, shares_weights, tables, threads_of, units_done
@@ -19,9 +19,6 @@ GALLERY = 12
 
 REASONS = 30
 """Reasons for missing values that are listed at most."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called as ``progress(what, done, total)``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Detail:
     rows: list[list[str]]
 
 
-def write_report(store: Store, out: str | Path | None = None, progress: Progress | None = None) -> list[Path]:
+def write_report(store: Store, out: str | Path | None = None, progress: Report | None = None) -> list[Path]:
     """Write ``report.html``, ``tables.md`` and ``tables.tex``.
 
     Args:
@@ -77,10 +74,7 @@ def _all_latex(found: list[Table], warning: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
+def _page(store: Store, name: str, found: list[Table], tell: Report) -> str:
     from salience.studies.charts import curves, distributions, gallery
 
     manifest: dict[str, Any] = store.manifest or {}
@@ -96,10 +90,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Progress) -> str:
         details = [_detail(table, column) for column in table.columns]
         shown.append({"title": table.title, "headings": [heading(column) for column in table.columns], "rows": rows, "notes": table.notes, "details": details, "charts": distributions(table.columns)})
     facts, complete = _facts(store, manifest)
-    environment = Environment(loader=PackageLoader("salience", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["stacked"] = lambda cell: Markup("<br>").join(cell.split(" ", 1))
-    environment.filters["inline"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return environment.get_template("studies/report.html").render(
+    return template("studies/report.html").render(
         title=name,
         lead=f"{_several(study['methods'], 'method')} on {_several(manifest['images'], 'picture')} and {_several(study['models'], 'model')}, judged by {_several(study['metrics'], 'metric')}.",
         facts=facts,

@@ -9,8 +9,8 @@ import numpy as np
 
 from salience.perturb.tune import TARGET_DROP, WEIGHT_LEVELS
 from salience.show.figures import Drawing
-from salience.show.overlay import FAINT, INK, drawing
-from salience.studies.charts import COLOURS
+from salience.show.overlay import INK, drawing
+from salience.studies.charts import COLOURS, plain
 from salience.studies.tuned import Choice, Row, Tuning
 from salience.studies.tuning import IMAGE_LEVELS
 
@@ -51,10 +51,7 @@ def chart(tuning: Tuning) -> Drawing:
         panels[-1].set_xticks([], minor=True)
         panels[-1].set_xlabel(AXES[tuning.option], fontsize=9)
         for each in panels:
-            each.spines[["top", "right"]].set_visible(False)
-            each.tick_params(labelsize=8)
-            each.grid(color=FAINT, alpha=0.18, linewidth=0.6)
-            each.set_axisbelow(True)
+            plain(each)
         return figure
 
 
