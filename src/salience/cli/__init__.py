@@ -1,4 +1,4 @@
-"""The command line: ``salience explain``, ``measure``, ``audit``, ``study``, ``train``, ``tune``, ``list`` and ``demo``, one file each.
+"""The command line: ``salience explain`` and the other commands, one file each.
 
 Nothing heavy is imported before a command needs it, so that ``--help`` and mistakes answer at once.
 """

@@ -80,7 +80,3 @@ class BlackBox(Classifier):
         if self.probabilities and (outputs.min() < -1e-4 or outputs.max() > 1 + 1e-4):
             raise InputError(f"{self.name} returned scores outside [0, 1], so they are not probabilities: say BlackBox(fn, outputs='logits').")
         return outputs
-
-    def weights_hash(self) -> None:
-        """A black box has no weights to hash."""
-        return

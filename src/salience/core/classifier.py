@@ -176,7 +176,7 @@ class Classifier:
 
     def target_scores(self, images: Images, targets: Targets) -> Tensor:
         """The bound score (by default the logit) of each image's target, (n,)."""
-        return (self.bound_score).of(self.outputs(images), targets)
+        return self.bound_score.of(self.outputs(images), targets)
 
     def gradient(self, images: Images, targets: Targets, score: str | Callable | Score | None = None) -> Images:
         """The gradient of the target's score with respect to the image: only a white box has one."""
@@ -186,10 +186,16 @@ class Classifier:
         """SHA-256 of the weights, for records; None for a black box."""
         return None
 
+    @property
+    def outputs_kind(self) -> str:
+        """What it returns: one of `OUTPUTS`."""
+        return "probabilities" if self.probabilities else "multilabel" if self.multilabel else "logits"
+
     def extra_repr(self) -> str:
         """What is printed of it: name, input, outputs and classes."""
-        kind = "probabilities" if self.probabilities else "multilabel" if self.multilabel else "logits"
-        return f"name={self.name!r}, size={self.size}, fit={self.fit!r}, outputs={kind!r}, labels={'None' if self.labels is None else f'({self.labels[0]!r}, ... {len(self.labels)} in all)'}"
+        return (
+            f"name={self.name!r}, size={self.size}, fit={self.fit!r}, outputs={self.outputs_kind!r}, labels={'None' if self.labels is None else f'({self.labels[0]!r}, ... {len(self.labels)} in all)'}"
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -199,7 +205,7 @@ class Classifier:
             "fit": self.fit,
             "crop_fraction": self.crop_fraction,
             "mean_colour": self.mean_colour.tolist(),
-            "outputs": "probabilities" if self.probabilities else "multilabel" if self.multilabel else "logits",
+            "outputs": self.outputs_kind,
         }
 
     def named_score(self, score: "str | Callable | Score") -> Score:

@@ -110,11 +110,11 @@ class RandomMasks:
         """
         within = torch.arange(self.grid, device=self.device)
         rows, columns = (places[:, axis, None] * self.grid + within for axis in (0, 1))
-        (across, down), s = self.places, self.grid
-        total = torch.zeros(across * s * down * s, device=self.device)
-        total.index_add_(0, (rows[:, :, None] * (down * s) + columns[:, None]).flatten(), (weights[:, None, None] * grids).flatten())
+        height, width = (count * self.grid for count in self.places)
+        total = torch.zeros(height * width, device=self.device)
+        total.index_add_(0, (rows[:, :, None] * width + columns[:, None]).flatten(), (weights[:, None, None] * grids).flatten())
         first, second = (self.windows(axis).flatten(0, 1) for axis in (0, 1))
-        return first.T @ total.view(across * s, down * s) @ second
+        return first.T @ total.view(height, width) @ second
 
     def covariance(self, axis: int, bins: int) -> Float[Tensor, "bins pixels"]:
         """One axis of the covariance of bin averages and pixels, as a share of keep (1 - keep).

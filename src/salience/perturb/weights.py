@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, in_threads
@@ -63,7 +63,7 @@ class WeightNoise:
         factors = torch.from_numpy(self.buffer).mul_(sigma).add_(1)
         try:
             for parameter, original, factor in zip(self.parameters, self.originals, factors.split([each.numel() for each in self.originals]), strict=True):
-                parameter.data = _times(original, factor)
+                parameter.data = original * factor.view(original.shape).to(original)
             yield
         finally:
             for parameter, original in zip(self.parameters, self.originals, strict=True):
@@ -76,7 +76,3 @@ class WeightNoise:
             stream.weight_generator("weight noise", draw, start).standard_normal(out=self.buffer[start : start + BLOCK], dtype=np.float32)
 
         in_threads(fill, range(0, len(self.buffer), BLOCK))
-
-
-def _times(original: Tensor, factor: Tensor) -> Tensor:
-    return original * factor.view(original.shape).to(original)

@@ -220,10 +220,8 @@ def _python(text: str) -> Classifier:
     finally:
         if here in sys.path:
             sys.path.remove(here)
-    return Model(made) if isinstance(made, nn.Module) and not isinstance(made, Classifier) else _classifier(made, text)
-
-
-def _classifier(made: Any, text: str) -> Classifier:
+    if isinstance(made, nn.Module) and not isinstance(made, Classifier):
+        return Model(made)
     if not isinstance(made, Classifier):
         raise InputError(f"python:{text} returned {type(made).__name__}: it must return a sal.Model, a sal.BlackBox or an nn.Module.")
     return made
