@@ -37,7 +37,7 @@ Variant = Literal["common", "as_is", "fresh", "floor"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two maps of each image, ready to be compared.
+    """Two maps of each image, ready to be compared: all on the CPU but the perturbed images.
 
     Attributes:
         clean: Saliency of the clean image, scaled from 0 to 1 over the visible pixels, 0 elsewhere; all 0 if constant.
@@ -104,7 +104,7 @@ def compared(
     """
     view = model.using(score=model.score or model.named_score(model.available_score(explainer.score)), progress=None)
     geometric = perturbation.geometric and variant in ("common", "fresh")
-    visible = _in_view(perturbation, images) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool, device=images.device)
+    visible = _in_view(perturbation, images) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool)
     with torch.inference_mode(False), view.frozen():
         view = explainer.prepare(view, images)
         before = view.outputs(images).argmax(1)
@@ -114,20 +114,20 @@ def compared(
         elif changed is None:
             changed = perturbation.against(explainer, view, images, chosen, streams)
         after = view.outputs(changed).argmax(1)
-        second = [stream.at("fresh") for stream in streams] if variant in ("fresh", "floor") else streams
+        draws = [stream.at("fresh") for stream in streams] if variant in ("fresh", "floor") else streams
         if clean is None:
             clean = explainer.attribute(view, images, chosen, streams).maps
         if geometric:
-            perturbed = carried(explainer, view, perturbation).attribute(seen_through(view, perturbation), images, chosen, second).maps
+            perturbed = carried(explainer, view, perturbation).attribute(seen_through(view, perturbation), images, chosen, draws).maps
         else:
-            perturbed = explainer.attribute(view, changed, chosen, second).maps
-    raw = tuple(one_channel(maps.detach().float()) for maps in (clean, perturbed))
-    return Pair(scaled(raw[0], visible), scaled(raw[1], visible), (raw[0], raw[1]), visible, before != after, changed)
+            perturbed = explainer.attribute(view, changed, chosen, draws).maps
+    first, second = (one_channel(maps.detach().float()).cpu() for maps in (clean, perturbed))
+    return Pair(scaled(first, visible), scaled(second, visible), (first, second), visible, (before != after).cpu(), changed)
 
 
 def _in_view(perturbation: Perturbation, images: Images) -> Bool[Tensor, "h w"]:
     """The pixels of images that exist in the perturbed ones too."""
-    visible = perturbation.visible((images.shape[-2], images.shape[-1])).to(images.device)
+    visible = perturbation.visible((images.shape[-2], images.shape[-1]))
     if not visible.any():
         raise InputError(f"{perturbation} leaves no pixel of an image of {images.shape[-2]} x {images.shape[-1]} in view: choose a smaller change.")
     return visible
