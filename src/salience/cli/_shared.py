@@ -1,11 +1,14 @@
 """What the commands share: options, tables, the progress bar."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from salience.core.files import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +25,16 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on st
 def say(message: str) -> None:
     """One line on standard error."""
     print(" ".join(message.split()), file=sys.stderr, flush=True)  # noqa: T201  # the output itself
+
+
+def print_json(value: object) -> None:
+    """A line of JSON on standard output, at once, in which NaN and infinity are null."""
+    print(json.dumps(finite(value), allow_nan=False, default=str), flush=True)  # noqa: T201  # the output itself
+
+
+def tell(sentence: str, style: str | None = None) -> None:
+    """A sentence on standard output, on one line however narrow the terminal is."""
+    console().print(sentence, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def console() -> "Console":

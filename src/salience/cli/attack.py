@@ -3,7 +3,6 @@
 # ruff: noqa: ARG001  # --debug is read by `main`
 
 import dataclasses
-import io
 import json
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def attack(
         for path, name in zip(images, stems_of(images), strict=True):
             row = _attacked(chosen, network, path, out / f"{name}.attack{digits(unusual)}", toward, aim, target, seed, report)
             if as_json:
-                print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
+                print_json(row)
             rows.append(_cells(row))
             if aim is None:
                 own.append(f"{path.name}: {row['objective']} went from {row['objective_before']:.3g} to {row['objective_after']:.3g}; random changes make it {row['random_objective']:.3g}.")
@@ -95,11 +94,9 @@ def attack(
     if not as_json:
         console().print(table(COLUMNS, rows))
         for sentence in own:
-            console().print(sentence, highlight=False, markup=False, soft_wrap=True)
-        console().print(
-            "Cosine distances of the map: to the map aimed at (before → after) and to the map as it was; random: the median of 20 random changes of the same budget.", style="dim", soft_wrap=True
-        )
-        console().print(f"The pictures (.png) and changed images (.npz) are in {out}.", highlight=False, markup=False, soft_wrap=True)
+            tell(sentence)
+        tell("Cosine distances of the map: to the map aimed at (before → after) and to the map as it was; random: the median of 20 random changes of the same budget.", "dim")
+        tell(f"The pictures (.png) and changed images (.npz) are in {out}.")
 
 
 def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: Path | None, aim: Any, target: str | None, seed: int, report: Any) -> dict[str, Any]:
@@ -123,11 +120,11 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: 
         "perturbed": f"{stem}.npz",
         "pictures": [f"{stem}.png"],
     }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"weights": found.weights})))
-    for suffix, content in ((".npz", buffer.getvalue()), (".png", to_png(found.show()))):
-        with atomic(f"{stem}{suffix}") as file:
-            file.write(content)
+    picture = to_png(found.show())
+    with atomic(f"{stem}.npz") as file:
+        np.savez_compressed(file, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"weights": found.weights})))
+    with atomic(f"{stem}.png") as file:
+        file.write(picture)
     return row
 
 

@@ -3,13 +3,12 @@
 # ruff: noqa: ARG001  # --debug is read by `main`
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -40,7 +39,6 @@ def audit(
 
     Makes 8 maps of every image and method. The page "Audit a method" of the documentation tells where the thresholds come from.
     """
-    from salience.core.explanation import finite
     from salience.studies.audit import METHODS
     from salience.studies.audit import audit as audited
     from salience.zoo.images import load_images
@@ -52,6 +50,6 @@ def audit(
         findings = audited(classifier, load_images(images, classifier, fit), method or METHODS, target, seed, report)
     if as_json:
         for each in findings:
-            print(json.dumps(finite(dataclasses.asdict(each)), allow_nan=False))  # noqa: T201  # the output itself
+            print_json(dataclasses.asdict(each))
         return
     console().print(findings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salience import __version__
-from salience.cli._shared import DEFAULT_MODEL, Debug, console, progress
+from salience.cli._shared import DEFAULT_MODEL, Debug, progress, tell
 from salience.cli.explain import COLUMNS, cells, print_results
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures and the
         report("drawing the page", 0, None)
         _report_page(found, out)
     print_results([row for row, _ in found])
-    console().print(f"Open {out / 'index.html'}: the maps side by side and one by one.", highlight=False, markup=False, soft_wrap=True)
+    tell(f"Open {out / 'index.html'}: the maps side by side and one by one.")
 
 
 def _report_page(results: "Sequence[tuple[Row, Explanation]]", out: Path) -> None:

@@ -2,13 +2,14 @@
 
 # ruff: noqa: ARG001  # --debug is read by `main`
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, tell
 
 if TYPE_CHECKING:
     from salience.show.batch import Row
@@ -69,10 +70,10 @@ def explain(
         for row, _ in explain_files(request, report):
             rows.append(row)
             if as_json:
-                print(row.json(), flush=True)  # noqa: T201  # the output itself
+                print_json(dataclasses.asdict(row))
     if not as_json:
         print_results(rows)
-        console().print(f"{len(rows)} overlay(s) (.png) and map(s) with errors (.npz) are in {out}.", highlight=False, markup=False, soft_wrap=True)
+        tell(f"{len(rows)} overlay(s) (.png) and map(s) with errors (.npz) are in {out}.")
 
 
 def cells(row: "Row") -> list[str]:

@@ -3,13 +3,12 @@
 # ruff: noqa: ARG001  # --debug is read by `main`
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console
+from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, print_json, tell
 from salience.core.errors import unknown
 
 if TYPE_CHECKING:
@@ -87,7 +86,11 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
     from salience.zoo.models import list_models
 
     for name in list_models():
-        print(json.dumps({"name": name, "default": name == DEFAULT_MODEL}) if as_json else f"{name}  (the default)" if name == DEFAULT_MODEL else name)  # noqa: T201  # the output itself
+        default = name == DEFAULT_MODEL
+        if as_json:
+            print_json({"name": name, "default": default})
+        else:
+            tell(f"{name}  (the default)" if default else name)
 
 
 def _better(entry: "Entry") -> str:
@@ -111,7 +114,7 @@ def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, l
     if as_json:
         for key, each in chosen.items():
             options = [{"name": field.name, "default": _default(field), "help": field.metadata.get("help", "")} for field in dataclasses.fields(each.cls)]
-            print(json.dumps({"name": key, "summary": each.summary, **each.facts, "options": options}, allow_nan=False))  # noqa: T201  # the output itself
+            print_json({"name": key, "summary": each.summary, **each.facts, "options": options})
     elif name is not None:
         _show_options(known[name])
     else:

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG001  # --debug is read by `main`
 
-import json
 import time
 import warnings
 import zipfile
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def measure(
                 with _naming(path):
                     for row in _rows(classifier, path, chosen, method or [], maps_of(maps, place, len(images)), _mask(masks, path, mask_value), target, seed, fit, report):
                         if as_json:
-                            print(json.dumps(row, allow_nan=False), flush=True)  # noqa: T201  # the output itself
+                            print_json(row)
                         value = row["reason"] if row["value"] is None else f"{row['value']:.4g}"
                         error = "" if row["stderr"] is None else f"{row['stderr']:.2g}"
                         shown.append((path.name, row["label"], row["method"], row["metric"], value, error, f"{row['seconds']:.1f}"))

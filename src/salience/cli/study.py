@@ -2,14 +2,13 @@
 
 # ruff: noqa: ARG001  # --debug is read by `main`
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from salience.cli._shared import Debug, Json, console, progress
+from salience.cli._shared import Debug, Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 app = typer.Typer(help="Compare methods on many images: a study that can be interrupted, continued and shared out.", rich_markup_mode="rich", no_args_is_help=True)
@@ -42,7 +41,7 @@ def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("-
     console().print(table(headings, rows))
     pairs = len(comparisons(study)) * len(study.similarities)
     if found.note:
-        console().print(found.note, style="bold", highlight=False, markup=False, soft_wrap=True)
+        tell(found.note, "bold")
     console().print(f"{len(found.units)} units (an image, a model and a method each), {len(study.seeds)} seed(s), {pairs} similarities of perturbed maps a seed.", highlight=False)
     if timed:
         console().print(f"About {duration(sum(seconds.values()) * images)} with one worker, by the first image that can be explained.", highlight=False)
@@ -72,7 +71,7 @@ def run(
         store = run_study(study, out, resume=resume, workers=workers, threads=threads, shard=(int(given[1]), int(given[2])), engine=engine, limit=limit, report=report)
     counts = dict(store.query("SELECT status, count(*) FROM results GROUP BY status")[1])
     odd = "".join(f", {counts[status]} {status}" for status in ("undefined", "failed") if status in counts)
-    console().print(f"{sum(counts.values())} rows{odd} are in {out}: see salience study show {out}.", highlight=False, markup=False, soft_wrap=True)
+    tell(f"{sum(counts.values())} rows{odd} are in {out}: see salience study show {out}.")
 
 
 @app.command()
@@ -82,10 +81,8 @@ def show(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
 
     store = Store(folder)
     if as_json:
-        from salience.core.explanation import finite
-
         for row in store.rows():
-            print(json.dumps(finite(row), allow_nan=False))  # noqa: T201  # the output itself
+            print_json(row)
         return
     from salience.studies.tabulated import print_summary
 
@@ -97,7 +94,6 @@ def query(
     folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False, debug: Debug = False
 ) -> None:
     """Ask a study's tables, results and curves, in SQL. Nothing can be changed."""
-    from salience.core.explanation import finite
     from salience.show.table import table
     from salience.studies.store import Store
 
@@ -107,7 +103,7 @@ def query(
         if twice:
             raise InputError(f"Two columns are called {twice[0]!r}, but a JSON object has each name once: name them with AS.")
         for row in rows:
-            print(json.dumps(finite(dict(zip(columns, row, strict=True))), allow_nan=False, default=str))  # noqa: T201  # the output itself
+            print_json(dict(zip(columns, row, strict=True)))
         return
     console().print(table(columns, [["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
 
@@ -122,9 +118,9 @@ def report(
     from salience.studies.report import write_report
     from salience.studies.store import Store
 
-    with progress() as tell:
-        files = write_report(Store(folder), out, tell)
-    console().print(f"Open {files[0]}; its tables are in {files[1]} and {files[2]}.", highlight=False, markup=False, soft_wrap=True)
+    with progress() as report:
+        files = write_report(Store(folder), out, report)
+    tell(f"Open {files[0]}; its tables are in {files[1]} and {files[2]}.")
 
 
 @app.command()
@@ -144,7 +140,7 @@ def compare(
         found = compare_studies(first, other)
         if as_json:
             for each in found:
-                print(json.dumps({"first": str(first.folder), "second": str(other.folder)} | as_row(each), allow_nan=False))  # noqa: T201  # the output itself
+                print_json({"first": str(first.folder), "second": str(other.folder)} | as_row(each))
         else:
             print_comparison(first, other, found, console())
 

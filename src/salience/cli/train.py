@@ -4,7 +4,6 @@
 
 import dataclasses
 import hashlib
-import json
 import shlex
 import sys
 import warnings
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import Debug, Json, console, progress
+from salience.cli._shared import Debug, Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def train(
             report=report,
         )
     if as_json:
-        print(json.dumps(card, allow_nan=False))  # noqa: T201  # the output itself
+        print_json(card)
     else:
         _print_card(card, out)
 
@@ -155,4 +154,4 @@ def _print_card(card: "dict[str, Any]", out: Path) -> None:
     from salience.training.card import figure
 
     console().print(table(("network", "recipe", "test", "under attack"), [(card["architecture"], card["recipe"], figure(card["accuracy"]), figure(card["pgd"]))]))
-    console().print(f"Use it as --model trained:{out}; {out / 'card.md'} tells the rest.", highlight=False, markup=False, soft_wrap=True)
+    tell(f"Use it as --model trained:{out}; {out / 'card.md'} tells the rest.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, progress, say
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, say, tell
 
 if TYPE_CHECKING:
     from salience.core.classifier import Classifier
@@ -58,10 +58,10 @@ def tune(
         with atomic(out / name) as file:
             file.write(content)
     if as_json:
-        print(json.dumps(record | {"picture": str(out / "tune.png")}, allow_nan=False))  # noqa: T201  # the output itself
+        print_json(record | {"picture": str(out / "tune.png")})
         return
     _print(found, classifier)
-    console().print(f"The picture and all numbers are in {out / 'tune.png'} and {out / 'tune.json'}.", highlight=False, markup=False, soft_wrap=True)
+    tell(f"The picture and all numbers are in {out / 'tune.png'} and {out / 'tune.json'}.")
 
 
 def _print(found: "Tuning", model: "Classifier") -> None:
@@ -70,9 +70,9 @@ def _print(found: "Tuning", model: "Classifier") -> None:
 
     console().print(found.table())
     for sentence in found.sentences():
-        console().print(sentence[0].upper() + sentence[1:], highlight=False, markup=False, soft_wrap=True)
+        tell(sentence[0].upper() + sentence[1:])
     weights, level = model.weights_hash(), kept_weight_sigma(model)
     if found.option == "weight_sigma" and weights is not None and level is not None:
         instead = "" if model.carried_weight_sigma is None else f" instead of the {model.carried_weight_sigma:g} that it carries"
         undo = f"to undo this, delete {level_file(weights)}."
-        console().print(f"On this machine weight_sigma=auto now takes {level:.3g} for {model.name}{instead}; {undo}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"On this machine weight_sigma=auto now takes {level:.3g} for {model.name}{instead}; {undo}")

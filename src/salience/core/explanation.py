@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import atomic, finite
 from salience.core.montecarlo import DREW, jackknife, level_stderr, relative_error
 from salience.core.reduction import reduce
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
@@ -278,14 +278,3 @@ def _check_shapes(arrays: Mapping[str, Tensor]) -> None:
     expected = {"stderr": maps.shape, "df": maps.shape[:1], "blocks": (*arrays["blocks"].shape[:1], *maps.shape) if "blocks" in arrays else None}
     if maps.ndim != 4 or any(key in arrays and tuple(arrays[key].shape) != tuple(shape) for key, shape in expected.items() if shape is not None):
         raise ValueError("shapes")
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinite numbers replaced by None, so that it is valid JSON."""
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -90,6 +91,17 @@ def read_json(file: Path, newest: int, otherwise: str) -> dict[str, Any] | None:
     if newer:
         raise InputError(f"{file} has format {found['format']}, which this version cannot read: install a later salience.")
     return found
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinite numbers replaced by None, so that it is valid JSON."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _settle(folder: Path) -> None:

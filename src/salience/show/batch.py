@@ -20,7 +20,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
-from salience.core.explanation import Explanation, finite
+from salience.core.explanation import Explanation
 from salience.core.files import atomic
 from salience.core.spec import build
 from salience.core.types import Outputs, Report
@@ -91,10 +91,6 @@ class Row:
     seconds: float
     map: str
     overlay: str
-
-    def json(self) -> str:
-        """The fields as one line of JSON, in which NaN and infinity are null."""
-        return json.dumps(finite(dataclasses.asdict(self)), allow_nan=False)
 
 
 def explain_files(request: Request, report: Report) -> Iterator[tuple[Row, Explanation]]:

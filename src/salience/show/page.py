@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from salience.core.explanation import finite
+from salience.core.files import finite
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salience.core.errors import InputError
-from salience.core.explanation import finite
+from salience.core.files import finite
 from salience.studies.comparison import PairedTest, holm, paired_test
 from salience.studies.statistics import per_image
 from salience.studies.store import Row, Store

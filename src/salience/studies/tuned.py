@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import salience
-from salience.core.explanation import finite
+from salience.core.files import finite
 from salience.perturb.tune import LARGEST, TARGET_DROP
 from salience.show.table import table
 

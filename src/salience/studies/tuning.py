@@ -34,7 +34,7 @@ from salience.core.draws import Stream
 from salience.core.duration import duration
 from salience.core.errors import CollapseWarning, InputError, UndefinedError
 from salience.core.explainer import Explainer
-from salience.core.explanation import finite
+from salience.core.files import finite
 from salience.core.inputs import checked_images
 from salience.core.types import Report
 from salience.metrics.localisation_auc import LocalisationAUC
