@@ -15,6 +15,7 @@ from salience.explainers import _weight_noise
 from salience.studies import audit as card
 from salience.studies.audit import audit
 from salience.studies.report_card import QUESTIONS
+from salience.studies.verdicts import TOLD_APART, Card, Controls, Seen
 
 
 @pytest.fixture
@@ -129,8 +130,8 @@ class TestRandomWeights:
     def test_the_interval_is_one_of_correlations(self, conv, photos):
         """It was -1.3 to 0.04 for some."""
         areas = {"deletion": -0.1, "insertion": 0.6}
-        seen = [card._Seen(1.0, kept, areas, {}, None, None, 0) for kept in ([-0.9, -0.9, 0.2], [-0.95, -0.8, -0.9])]
-        found = card._Card("all", "made up", seen, []).random_weights()
+        seen = [Seen(1.0, kept, areas, {}, None, None, 0) for kept in ([-0.9, -0.9, 0.2], [-0.95, -0.8, -0.9])]
+        found = Card("all", "made up", seen, []).random_weights()
         assert found.low == -1
         assert found.figure < found.high <= 1
 
@@ -209,7 +210,7 @@ class TestConverged:
         """Two pixels N(0, 1) with errors of that size: their typical difference is 1.96 of its own errors."""
         generator = np.random.default_rng(0)
         typical = np.diff(generator.standard_normal((200_000, 2)), axis=1).std()
-        error = np.diff(card.TOLD_APART * generator.standard_normal((200_000, 2)), axis=1).std()
+        error = np.diff(TOLD_APART * generator.standard_normal((200_000, 2)), axis=1).std()
         assert typical / error == pytest.approx(stats.norm.ppf(0.975), rel=0.01)
 
     def test_methods_without_an_error(self, conv, photos):
@@ -332,6 +333,6 @@ def findings(pattern_error=(), survived=(), class_kept=(), floor=1.0):
         return values[place] if values else None
 
     areas = {"deletion": -0.1, "insertion": 0.6}
-    seen = [card._Seen(floor, [0.1, 0.1, 0.1], areas, dict.fromkeys(("noise", "blur", "flip"), at(survived, place) or 0.6), at(pattern_error, place), at(class_kept, place), 0) for place in range(n)]
-    controls = [card._Controls({"edges": areas}, dict.fromkeys(areas, 0.0), dict.fromkeys(("noise", "blur", "flip"), 0.8))] * n
-    return {finding.question: finding for finding in card._Card("some", "made up", seen, controls).findings()}
+    seen = [Seen(floor, [0.1, 0.1, 0.1], areas, dict.fromkeys(("noise", "blur", "flip"), at(survived, place) or 0.6), at(pattern_error, place), at(class_kept, place), 0) for place in range(n)]
+    controls = [Controls({"edges": areas}, dict.fromkeys(areas, 0.0), dict.fromkeys(("noise", "blur", "flip"), 0.8))] * n
+    return {finding.question: finding for finding in Card("some", "made up", seen, controls).findings()}
