@@ -36,6 +36,8 @@ def test_random_is_standard_normal_by_seed():
     shared = Random()(BOXES[0], x, seed=1).maps
     assert torch.equal(shared[0], shared[1])
     assert torch.equal(shared[0], e.maps[0])
+    shared[0] += 1  # maps have memory of their own
+    assert torch.equal(shared[1], e.maps[0])
 
 
 def test_edges_are_scikit_images_sobel():

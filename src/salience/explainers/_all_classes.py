@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salience.core.classifier import Classifier
-from salience.core.errors import InputError
 from salience.core.types import Images, Outputs, Targets
 
 
@@ -20,14 +19,7 @@ def scores(model: Classifier, images: Images, targets: Targets, every: bool) -> 
 
 
 def of_targets(values: Float[Tensor, "n *rest k"], targets: Targets) -> Float[Tensor, " n *rest"]:
-    """The column of each image's target in what was made from `scores`.
-
-    Raises:
-        InputError: If there is no such class.
-    """
-    classes = values.shape[-1]
-    if classes == 1:
+    """The column of each image's target in what was made from `scores`."""
+    if values.shape[-1] == 1:
         return values[..., 0]
-    if targets.min() < 0 or targets.max() >= classes:
-        raise InputError(f"Target {int(targets.max())} is out of range: there are classes 0 to {classes - 1}.")
     return torch.stack([value[..., target] for value, target in zip(values, targets.tolist(), strict=True)])

@@ -33,5 +33,5 @@ class Random(Explainer):
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """One draw an image."""
         n, _, h, w = images.shape
-        maps = stack(streams, lambda stream: stream.normal((1, h, w), "control", 0)).expand(n, 1, h, w)
+        maps = stack(streams, lambda stream: stream.normal((1, h, w), "control", 0)).expand(n, 1, h, w).clone()
         return Attribution(maps.to(images.device), notes={DREW: torch.ones(n)})

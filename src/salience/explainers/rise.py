@@ -14,7 +14,7 @@ from salience.core.montecarlo import Attribution, Draws, Estimate, Run, reached,
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
-from salience.explainers._all_classes import of_targets, scores, scores_all_classes
+from salience.explainers._all_classes import scores, scores_all_classes
 from salience.explainers._rise_estimators import Estimator, Sample, estimate
 from salience.perturb.fills import Fill, filled
 from salience.perturb.masks import RandomMasks
@@ -151,16 +151,13 @@ class Collected:
         return Estimate(maps, stderr, df, blocks, counts)
 
     def sample(self, image: int, target: int) -> Sample:
-        """The draws of one image, for one class.
-
-        Raises:
-            InputError: If there is no such class.
-        """
+        """The draws of one image, for one class."""
         rows = self.kept[image, : self.counts[image]]
         grids, places = unpacked(rows, self.masks.grid)
         found = rows[:, self.masks.grid**2 + 2 :]
-        of_targets(found[:1, None], torch.tensor([target]))
-        if self.score == "sigmoid" or found.shape[1] == 1:
-            found, target = found[:, [target if found.shape[1] > 1 else 0]], 0
+        if found.shape[1] == 1:
+            target = 0
+        elif self.score == "sigmoid":
+            found, target = found[:, [target]], 0
         probability = self.score in ("probability", "sigmoid")
         return Sample(self.masks, grids, places, found, target, probability, self.images[image], self.streams[image])
