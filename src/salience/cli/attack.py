@@ -35,7 +35,7 @@ salience attack cat.jpg --toward out/dog.gradient.npz --json | jq .distance_to_t
 def attack(
     images: Annotated[list[Path], typer.Argument(help="Photographs: JPEG, PNG, ...", metavar="IMAGE", show_default=False)],
     toward: Annotated[
-        Path | None, typer.Option(help="A photograph whose map, or an .npz whose map, shall be reached.", show_default="nothing: the most important pixels are emptied", metavar="IMAGE2|MAP.npz")
+        Path | None, typer.Option(help="A photograph, or an .npz file of a map: the attack aims at its map.", show_default="nothing: the most important pixels are emptied", metavar="IMAGE2|MAP.npz")
     ] = None,
     method: Annotated[str, typer.Option(help="The explanation under attack: NAME or NAME:key=value,...", metavar="M", rich_help_panel="What is attacked")] = "gradient",
     model: Annotated[str, typer.Option(metavar="M", help=MODEL_HELP, rich_help_panel="What is attacked")] = DEFAULT_MODEL,

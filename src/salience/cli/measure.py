@@ -139,7 +139,7 @@ def _rows(
 
 
 def _warn_of_other_weights(e: Any, model: "Classifier") -> None:
-    """Say so if an explanation is of another network than the one that judges it."""
+    """Warn if an explanation is of another network than the one that judges it."""
     explained = getattr(e, "record", {}).get("model", {})
     if explained and explained["weights"] != model.weights_hash():
         warnings.warn(f"The maps explain {explained['name']}, whose weights are not those of {model.name}, which judges them: name their network with --model.", UserWarning, stacklevel=1)

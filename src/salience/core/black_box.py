@@ -62,7 +62,7 @@ class BlackBox(Classifier):
         return f"BlackBox({self.extra_repr()})"
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Evaluation mode for the length of a call, if the function is a network, for which other threads wait. Freed memory is kept meanwhile."""
+        """Evaluation mode during a call if the function is a network, for which other threads then wait. Freed memory is kept meanwhile."""
         return at_work(self.fn) if isinstance(self.fn, nn.Module) else super().frozen()
 
     def _forward(self, images: Images) -> Any:

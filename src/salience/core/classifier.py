@@ -21,7 +21,7 @@ T = TypeVar("T", bound="Classifier")
 class Tape:
     """Asks a model for gradients that can be differentiated again, and says for how many images the graph may be kept.
 
-    The graph of further images is thrown away and made anew when it is needed, which costs one more pass.
+    The graph of further images is dropped, and recomputed when it is needed, which costs one more pass.
 
     Args:
         images: How many images' graphs fit into memory.
@@ -140,7 +140,7 @@ class Classifier:
         return len(self.mean_colour)
 
     def chunks(self, images: Images, gradients: bool = True) -> Iterator[slice]:
-        """Slices of a batch, each small enough for one pass, of equal size but for one image: small passes are dear."""
+        """Slices of a batch, each small enough for one pass, whose sizes differ by at most one image: small passes are expensive."""
         n = len(images)
         passes = -(-n // self.images_at_once(images.shape[-2:], gradients))
         return (slice(n * number // passes, n * (number + 1) // passes) for number in range(passes))

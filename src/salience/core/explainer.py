@@ -350,7 +350,7 @@ def versions() -> dict[str, str]:
 
 
 def warn_of_probabilities(outputs: Tensor, model: Classifier) -> None:
-    """Say so if what should be logits has every mark of probabilities, which another softmax would flatten."""
+    """Warn if what should be logits looks like probabilities, which another softmax would flatten."""
     if not model.probabilities and not model.multilabel and outputs.shape[1] > 1 and outputs.min() >= 0 and ((outputs.sum(1) - 1).abs() < 1e-4).all():
         warnings.warn(
             f"The outputs of {model.name} are positive and add up to 1, as probabilities do: if it ends in a softmax, make the model with outputs='probabilities'.", UserWarning, stacklevel=3

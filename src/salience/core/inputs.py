@@ -25,10 +25,10 @@ def hash_of(image: Tensor) -> str:
 
 
 def check_chunk(chunk: int | None) -> None:
-    """Refuse what is no number of images in one pass.
+    """Refuse a number of images in one pass that is not a whole number above 0.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not.
     """
     if chunk is not None and not (isinstance(chunk, numbers.Integral) and chunk >= 1):
         raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}.")
@@ -53,7 +53,7 @@ def checked_images(images: Any, model: Any) -> Images:
 
 
 def check_pictures(images: Any) -> None:
-    """Refuse what no model could take as images.
+    """Refuse images that no model could take.
 
     Raises:
         InputError: If they are not float images in [0, 1].

@@ -215,7 +215,7 @@ def measure(
         maps: An `Explanation`; or a tensor or array (n, c, h, w), (n, 1, h, w) or (n, h, w). Without them the `explainer` makes them, with the same seed.
         masks: For metrics of localisation: one mask an image, a tensor or array, nonzero where the object is,
             in the size of the original picture or of the model's input; or its boxes, (4,) or (k, 4): left, top, right,
-            bottom in pixels of the original picture from 0, the right and bottom edges not in it.
+            bottom in pixels of the original picture, counted from 0; the right and bottom edges are not included.
         explainer: For metrics that change the image or the model: what makes new maps. With None, the
             method of the explanation.
         seed: Of the metric's own draws, and of the explainer's: the seed that the maps were made with.
@@ -247,7 +247,7 @@ def list_metrics() -> list[str]:
 
 
 def _warn_of_other_images(e: Explanation, images: Images) -> None:
-    """Say so if maps were made of other pixels than those they are judged on: a file of another picture, or another order."""
+    """Warn if maps were made of other pixels than those they are judged on: a file of another picture, or another order."""
     made_of = e.record.get("images", {}).get("pixels", ())
     other = [place for place, (then, now) in enumerate(zip(made_of, map(hash_of, images), strict=False)) if then != now]
     if other:
@@ -255,7 +255,7 @@ def _warn_of_other_images(e: Explanation, images: Images) -> None:
 
 
 def _warn_of_other_targets(made_for: Targets | None, judged: Targets, model: Classifier) -> None:
-    """Say so if a map of one class is judged by another."""
+    """Warn if a map of one class is judged by another."""
     if made_for is None:
         return
     other = (made_for.cpu() != judged.cpu()).nonzero().flatten().tolist()

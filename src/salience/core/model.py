@@ -274,7 +274,7 @@ def logits_of(outputs: Any) -> Any:
 
 
 class RecomputedGradient(torch.autograd.Function):
-    """Gradient and outputs that can be differentiated, though no graph is kept: it is made anew, under the same modes."""
+    """Gradient and outputs that can be differentiated, though no graph is kept: it is made again, under the same modes."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, model: Model, targets: Tensor, score: Score) -> tuple[Tensor, Tensor]:

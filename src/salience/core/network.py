@@ -38,9 +38,9 @@ _kept: WeakSet[nn.Module] = WeakSet()
 
 @contextmanager
 def same_buffers(network: nn.Module) -> Iterator[None]:
-    """The buffers of a network, whose lock is held, are as before afterwards: some count or observe in evaluation mode too, as those of quantisation do.
+    """Afterwards the network's buffers are as they were before: some change in evaluation mode too, as the observers of quantisation do. Its lock must be held.
 
-    So are weights that hooks make before each pass, as pruning does: they would stay those of the last one, with its noise.
+    So are weights that hooks compute before each pass, as pruning does: otherwise they would stay those of the last pass, with its noise.
     """
     if network in _kept:  # the outermost call puts them back
         yield
@@ -64,6 +64,6 @@ def same_buffers(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def at_work(network: nn.Module) -> Iterator[None]:
-    """Other threads wait for the network, its modules are in evaluation mode, freed memory is kept; modes and buffers are as before afterwards."""
+    """Other threads wait for the network, its modules are in evaluation mode, freed memory is kept; afterwards modes and buffers are as they were."""
     with lock_of(network), evaluating(network), same_buffers(network), kept_memory:
         yield

@@ -186,10 +186,10 @@ def check_kept() -> None:
     """Refuse activation checkpointing, for methods that replace functions of the network.
 
     Raises:
-        InputError: If the network makes its activations anew in the backward pass.
+        InputError: If the network recomputes its activations in the backward pass.
     """
     if kept_elsewhere():
-        raise InputError("The network makes its activations anew in the backward pass (activation checkpointing), which this method cannot follow: switch checkpointing off in the network.")
+        raise InputError("The network recomputes its activations in the backward pass (activation checkpointing), which this method cannot follow: switch checkpointing off in the network.")
 
 
 def as_written() -> AbstractContextManager:

@@ -94,7 +94,7 @@ def compared(
         perturbation: What is done to the images.
         variant: Which maps are compared.
         clean: The maps of the clean images from the same streams, if they are at hand.
-        changed: The perturbed images, if they are at hand: those of an attack are dear, and another variant has the same.
+        changed: The perturbed images, if they are at hand: those of an attack are expensive, and all variants have the same.
 
     Returns:
         Maps of one channel as they are, of several reduced by ``abs_sum``; then scaled per image.

@@ -44,7 +44,7 @@ class Similarity(Options):
     def compare_within(self, first: Maps, second: Maps, visible: Bool[Tensor, "h w"]) -> PerImage:
         """How alike the pairs are where both can be seen.
 
-        Unless all are visible, `compare` gets the visible pixels in one row: similarities that look at neighbours define this anew.
+        Unless all are visible, `compare` gets the visible pixels in one row: similarities that look at neighbours override this.
 
         Args:
             first: (n, c, h, w), finite.
@@ -75,13 +75,13 @@ class Similarity(Options):
         return self.to(first)(second)
 
     def to(self, first: Any) -> Callable[[Any], PerImage]:
-        """The comparison with some maps, for several others: as a call, but what depends on the first alone is done once.
+        """A function that compares other maps with these: as a call, but what depends on the first maps alone is computed once.
 
         Args:
             first: As for a call.
 
         Returns:
-            What takes the second and returns what a call does.
+            A function of the second maps that returns what a call returns.
 
         Raises:
             UndefinedError: If a map holds NaN or infinity.

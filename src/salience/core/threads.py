@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def with_threads(count: int) -> Iterator[None]:
-    """So many threads inside, as many as before afterwards. The number is set only where it changes: with it torch forgets every kernel that it has made."""
+    """So many threads inside the block, and as many as before after it. The number is set only where it changes: torch then forgets every kernel that it has made."""
     before = torch.get_num_threads()
     if count == before:
         yield

@@ -167,7 +167,7 @@ class RelevancePass(TorchFunctionMode):
         return result
 
     def check_seen(self, tensors: list[Tensor]) -> None:
-        """Refuse what operations have made that nobody sees here: those of TorchScript, or with a backward pass of their own.
+        """Refuse tensors that were made by operations which cannot be seen here: those of TorchScript, or with a backward pass of their own.
 
         Raises:
             InputError: If one of the tensors was made by such an operation.

@@ -54,7 +54,7 @@ class PytorchGradCAM(Peer):
         layer = find_layer(model, images, self.layer)
         wanted = [partial(_score, model.bound_score, target) for target in targets]
         cam = self.method(**self.call_with(make, {"model": model, "target_layers": [layer.module], "reshape_transform": partial(_spatial, layer)}))
-        if getattr(cam, "detach", True):  # it goes back to the weights as well: dear, and in channels-last order PyTorch's way there can corrupt memory
+        if getattr(cam, "detach", True):  # it goes back to the weights as well: expensive, and in channels-last order PyTorch's way there can corrupt memory
             model.requires_grad_(False)
         begins = model.register_forward_pre_hook(_with_gradient)
         try:

@@ -29,7 +29,7 @@ class Infidelity(Metric):
     Source: Yeh et al. (2019), "On the (In)fidelity and Sensitivity of Explanations", "Square", and its best scale.
     "Smoothed explanations" has ``sides=29+30,samples=none,multiply=false``.
 
-    Differs from the source: positions are a random sample unless ``samples=none``, whence the error; x - fill is
+    Differs from the source: positions are a random sample unless ``samples=none``, which is why there is an error; x - fill is
     Yeh's x for the mean colour, which is zero in the model's normalised space. Smoothed explanations adds up maps
     in normalised units: the same up to a factor where all channels have one std.
     """

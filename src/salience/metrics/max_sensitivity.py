@@ -18,7 +18,7 @@ class MaxSensitivity(Metric):
     """How far the map moves when the image moves a little: max over samples of |E(x + d) - E(x)| / |E(x)|.
 
     d ~ U(-radius, radius) in every value, not clamped to [0, 1], as in the source; norms are Euclidean, over the signed map
-    with all its channels. The target stays the same. E(x) is made anew from the explainer's seed, so
+    with all its channels. The target stays the same. E(x) is computed again from the explainer's seed, so
     that both maps have the same draws; the maps given are not used. With ``common_draws=false`` every E(x + d) has draws
     of its own, which adds the method's Monte-Carlo noise to its sensitivity.
 

@@ -45,7 +45,7 @@ class ParameterRandomisation(ComparesMaps):
     Source: Adebayo et al. (2018), "Sanity checks for saliency maps"; Xavier's initialisation as in "Smoothed explanations" (2022).
 
     Differs from the source: channels are reduced first; biases, shortcuts, tokens and scales are randomised
-    too; the target is not predicted anew; one number is made of the curve.
+    too; the target is not predicted again; the curve is reduced to one number.
     """
 
     steps: int | None = option(10, "steps, each of about as many modules; none: one a module", at_least=1)

@@ -1,4 +1,4 @@
-"""Clamping to what a picture can hold, for those who look for a way out."""
+"""Clamping to [0, 1] with a gradient at both ends, as attacks need it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class Clamped(torch.autograd.Function):
     """Clamp to [0, 1] with a gradient of 1 up to both ends, and of 0 beyond.
 
     At the ends themselves newer versions of torch's own clamp have a gradient of 0: an attack could never change a pixel that is
-    quite black or white, as grounds often are.
+    fully black or white, as backgrounds often are.
     """
 
     @staticmethod
@@ -30,5 +30,5 @@ class Clamped(torch.autograd.Function):
 
 
 def clamped(x: Tensor) -> Tensor:
-    """`x` clamped to [0, 1], differentiable up to both ends as often as one likes."""
+    """`x` clamped to [0, 1], differentiable any number of times, at both ends too."""
     return Clamped.apply(x)

@@ -46,7 +46,7 @@ UnitNoise = Callable[[Stream, Sequence[int], int], Tensor]
 
 
 class CacheWarning(UserWarning):
-    """A file of noise levels cannot be read or written; the levels are searched anew."""
+    """A file of noise levels cannot be read or written; the levels are searched again."""
 
 
 def gaussian(stream: Stream, shape: Sequence[int], draw: int) -> Tensor:

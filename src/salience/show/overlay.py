@@ -178,7 +178,7 @@ def write(figure: "Figure", most: float, x: float, y: float, text: str, **style:
 
     written = figure.text(x, y, text, **style)
     renderer, room = FigureCanvasAgg(figure).get_renderer(), most * figure.get_figwidth() * figure.dpi
-    while (width := written.get_window_extent(renderer).width) > room:  # letters do not shrink quite in proportion
+    while (width := written.get_window_extent(renderer).width) > room:  # letters do not shrink exactly in proportion
         written.set_fontsize(0.98 * float(written.get_fontsize()) * room / width)
 
 
@@ -228,7 +228,7 @@ def title_of(e: Explanation, index: int, label: str | None = None) -> str:
 
 
 def name_of(e: Explanation, index: int) -> str:
-    """The picture's file, what is no text in its name as question marks; empty if it is not known."""
+    """The picture's file name, with question marks for bytes that are not text; empty if it is not known."""
     names = names_of(e.images)
     return names[index].replace("\\", "/").rsplit("/", 1)[-1].encode("utf-8", "replace").decode("utf-8") if names else ""
 

@@ -90,7 +90,7 @@ def run_study(
 def _continued(store: Store, old: dict[str, Any], manifest: dict[str, Any], units: Sequence[Unit]) -> set[str]:
     """What an earlier run of the same study completed. What is known only from it is added to the manifest.
 
-    The rows of pictures that gave nothing, or nothing but failures, and have been mended since are dropped: they are made anew.
+    The rows of pictures that gave nothing, or nothing but failures, and have been mended since are dropped, to be computed again.
 
     Raises:
         InputError: If it is another study.

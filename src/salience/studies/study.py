@@ -119,7 +119,7 @@ class Study(BaseModel):
         metrics: Specifications of metrics, and of similarities for the perturbations.
         variants: How maps of perturbed pictures are made.
         seeds: Repetitions: each gives new draws.
-        score: What is explained; none takes each method's own. Methods whose maps depend on no score, such as the controls, do not heed it.
+        score: What is explained; none takes each method's own. Methods whose maps depend on no score, such as the controls, ignore it.
         precision: ``float32`` or ``bfloat16``.
         device: For example ``cpu``.
         fit: How pictures are brought to the model's size; none takes the model's own.

@@ -119,7 +119,7 @@ def tune(
         seed: Of all draws.
         auc_images: Pictures with masks, at most, on which the method's maps are made at each level of the grid; 0: none.
         fit: How pictures are brought to the model's size; None: the model's own way.
-        make_auto: Whether ``weight_sigma=auto`` shall take a level of weight noise that is found.
+        make_auto: Whether ``weight_sigma=auto`` takes the level of weight noise that is found from then on.
         report: Called as ``report(what, done, total)``.
         announce: Told once what the work will cost, about.
 

@@ -112,7 +112,7 @@ def _data(text: str) -> Dataset:
 
 
 def forget() -> None:
-    """Load models and data anew: their files may have changed since an earlier study of this process."""
+    """Load models and data again: their files may have changed since an earlier study of this process."""
     model_of.cache_clear()
     _data.cache_clear()
 

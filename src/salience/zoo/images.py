@@ -101,7 +101,7 @@ def _name(source: Any, number: int) -> str:
 
 
 def check_path(path: str | os.PathLike) -> None:
-    """Refuse what is no file, which needs no look inside.
+    """Refuse a path that is not a file, without opening it.
 
     Raises:
         InputError: If it is a directory, or is not there.
