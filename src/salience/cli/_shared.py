@@ -13,7 +13,7 @@ from salience.core.files import finite
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from salience.show.batch import Report
+    from salience.core.types import Report
 
 DEFAULT_MODEL = "efficientnet-lite0"
 MODEL_HELP = "A name of salience list models, trained:FOLDER, torchvision:NAME, timm:NAME or python:package.module:factory."

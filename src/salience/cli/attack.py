@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from salience.attacks.attack import Attack
     from salience.attacks.attacked import Attacked
     from salience.core.model import Model
+    from salience.core.types import Report
 
 COLUMNS = ("image", "class", "kept", "method", "threat", "to target", "random to target", "to original", "random to original", "ssim", "lpips", "seconds")
 
@@ -99,7 +100,7 @@ def attack(
         tell(f"The pictures (.png) and changed images (.npz) are in {out}.")
 
 
-def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: Path | None, aim: Any, target: str | None, seed: int, report: Any) -> dict[str, Any]:
+def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: Path | None, aim: Any, target: str | None, seed: int, report: "Report") -> dict[str, Any]:
     """Attack one image, write its files, return its row."""
     import numpy as np
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from salience.core.classifier import Classifier
     from salience.core.metric import Metric
+    from salience.core.types import Report
     from salience.zoo.images import Photographs
 
 EDGES = ("left", "top", "right", "bottom")
@@ -105,7 +106,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _rows(
-    model: "Classifier", path: Path, metrics: "Sequence[Metric]", methods: Sequence[str], given: Any, mask: "np.ndarray | None", target: str | None, seed: int, fit: str | None, report: Any
+    model: "Classifier", path: Path, metrics: "Sequence[Metric]", methods: Sequence[str], given: Any, mask: "np.ndarray | None", target: str | None, seed: int, fit: str | None, report: "Report"
 ) -> Iterator[dict[str, Any]]:
     """The rows of one image."""
     from salience.core.errors import UndefinedError

@@ -16,7 +16,7 @@ from salience.cli._shared import Debug, Json, console, print_json, progress, tel
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
-    from salience.show.batch import Report
+    from salience.core.types import Report
     from salience.training.pictures import Pictures
     from salience.zoo.datasets import Dataset
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from salience.core.files import atomic, finite
 from salience.core.montecarlo import DREW, jackknife, level_stderr, relative_error
 from salience.core.reduction import reduce
 from salience.core.types import Images, Maps, PerImage, Saliency, Targets
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 1
 
@@ -195,7 +198,7 @@ class Explanation:
             )
         return self.retarget(target)
 
-    def show(self) -> Any:
+    def show(self) -> "Figure":
         """A matplotlib figure: image, map and, for random methods, the error of the map."""
         from salience.show.figures import figure
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
+from salience.core.explainer import Explainer
 from salience.core.inputs import check_pictures
 from salience.core.options import Options
 from salience.core.types import Images, Maps, Targets
@@ -37,7 +38,7 @@ class Perturbation(Options):
         """
         raise NotImplementedError
 
-    def against(self, explainer: Any, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
+    def against(self, explainer: Explainer, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Images:
         """The perturbed images where the perturbation may look at the model and the method: only attacks do.
 
         Args:

@@ -1,5 +1,6 @@
 """The report of a study: one HTML file that needs nothing else, and its tables in Markdown and LaTeX."""
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Report) -> str:
     )
 
 
-def _several(things: Any, name: str) -> str:
+def _several(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 

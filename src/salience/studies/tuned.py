@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions
 from rich.jupyter import JupyterMixin
@@ -13,6 +13,9 @@ import salience
 from salience.core.files import finite
 from salience.perturb.tune import LARGEST, TARGET_DROP
 from salience.show.table import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Tuning(JupyterMixin):
             lines.append((*levels, shown(row.drop, 100, 1), interval, shown(row.changed, 100, 1), *areas, chosen.get((row.weight_sigma, row.noise_level), "")))
         return table(("weight_sigma", "noise_level", "drop %", "95 % interval", "class changed %", *(("AUC", "95 % interval") if mapped else ()), "chosen"), lines)
 
-    def show(self) -> Any:
+    def show(self) -> "Figure":
         """A matplotlib figure: the drop of accuracy, and how well placed the maps are, against the level of noise."""
         from salience.studies.tuning_chart import chart
 
