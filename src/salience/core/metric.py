@@ -96,9 +96,9 @@ class Case:
         masks = [self.placed(i).to_input(mask) if tuple(mask.shape) == self.placed(i).original else mask for i, mask in enumerate(self.masks or ())]
         return torch.stack(masks).to(self.images.device)
 
-    def explained(self, images: Images, targets: Targets, draws: Sequence[Stream], model: Classifier | None = None) -> Maps:
-        """New maps by the explainer, of other images or of another model, of the score that the maps explain."""
-        explainer, model = self.explainer, model or self.model
+    def explained(self, images: Images, targets: Targets, draws: Sequence[Stream]) -> Maps:
+        """New maps by the explainer, of other images, or of the model as it is now, of the score that the maps explain."""
+        explainer, model = self.explainer, self.model
         if explainer is None:
             raise InputError("This metric makes new maps: give the explainer, for example explainer='gradient'.")
         view = model.using(score=model.named_score(self.score or model.available_score(explainer.score)), progress=None)
