@@ -225,6 +225,6 @@ def test_python_has_what_the_command_line_has():
     """`sal.audit`, `sal.tune` and `sal.list_objectives` were missing."""
     from salience.cli import listing
 
-    lists = {f"list_{each.callback.__name__}" for each in listing.app.registered_commands}
+    lists = {f"list_{each.name or each.callback.__name__}" for each in listing.app.registered_commands}
     assert {*lists, "explain", "measure", "attack", "audit", "tune", "train"} <= set(sal.__all__)
     assert all(callable(getattr(sal, name)) for name in lists)

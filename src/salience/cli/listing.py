@@ -24,60 +24,70 @@ def _yes(fact: str) -> "Callable[[Entry], str]":
     return lambda entry: "yes" if entry.facts.get(fact) else ""
 
 
-@app.command()
-def methods(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the methods, or the options of one."""
-    cells: Cells = {"map": lambda entry: "signed" if entry.facts.get("signed") else "unsigned", "random": _yes("stochastic"), "gradients": _yes("needs_gradient")}
-    _show("explainer", "method", name, as_json, cells, "random: its map has an error bar. gradients: needs more of a model than its scores.")
+def _better(entry: "Entry") -> str:
+    return {True: "high", False: "low", None: ""}[entry.facts["higher_is_better"]]
 
 
-@app.command()
-def metrics(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the metrics of a map, or the options of one."""
-    cells: Cells = {"kind": lambda entry: entry.facts["category"], "better": _better, "masks": _yes("needs_masks"), "method": _yes("needs_explainer")}
-    _show("metric", "metric", name, as_json, cells, "masks: compares with where the object is. method: makes new maps.")
+def _signed(entry: "Entry") -> str:
+    return "signed" if entry.facts.get("signed") else "unsigned"
 
 
-@app.command()
-def similarities(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the similarities of two maps, or the options of one."""
-    _show("similarity", "similarity", name, as_json, {"of": lambda entry: entry.facts["of"], "closer": _better}, "closer: whether close pairs have high or low values.")
+COMMANDS: dict[str, tuple[str, str, Cells, str]] = {
+    "explainer": (
+        "methods",
+        "the methods",
+        {"map": _signed, "random": _yes("stochastic"), "gradients": _yes("needs_gradient")},
+        "random: its map has an error bar. gradients: needs more of a model than its scores.",
+    ),
+    "metric": (
+        "metrics",
+        "the metrics of a map",
+        {"kind": lambda entry: entry.facts["category"], "better": _better, "masks": _yes("needs_masks"), "method": _yes("needs_explainer")},
+        "masks: compares with where the object is. method: makes new maps.",
+    ),
+    "similarity": ("similarities", "the similarities of two maps", {"of": lambda entry: entry.facts["of"], "closer": _better}, "closer: whether close pairs have high or low values."),
+    "perturbation": ("perturbations", "the perturbations of images", {}, ""),
+    "threat": ("threats", "the ways in which an attack may change images", {}, ""),
+    "objective": ("objectives", "what an attack can aim at", {"needs a map to aim at": _yes("targeted")}, ""),
+    "dataset": ("datasets", "the kinds of data sets", {}, ""),
+    "architecture": ("architectures", "the networks that can be trained", {}, ""),
+    "recipe": ("recipes", "the ways to train a network", {}, ""),
+}
+"""For each kind that is registered the command, what it lists, the columns of the table, and what these mean."""
 
 
-@app.command()
-def perturbations(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the perturbations of images, or the options of one."""
-    _show("perturbation", "perturbation", name, as_json, {}, "")
+def _add(kind: str, command: str, what: str, cells: Cells, legend: str) -> None:
+    """Add the command that lists a kind, or shows the options of one of it."""
+
+    @app.command(command, help=f"List {what}, or the options of one.")
+    def listed(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+        from salience.core.registry import entries
+        from salience.core.spec import build
+        from salience.show.table import table
+
+        word = {"explainer": "method", "dataset": "data set"}.get(kind, kind)
+        known = {key.replace("*", "NAME"): entry for key, entry in entries(kind).items()}
+        if name is not None and name not in known:
+            family = f"{name.partition(':')[0]}:NAME"
+            if family not in known:
+                raise unknown(word, name, known)
+            build(kind, name)  # says what is wrong with the member's name
+            name = family
+        chosen = known if name is None else {name: known[name]}
+        if as_json:
+            for key, each in chosen.items():
+                options = [{"name": field.name, "default": _default(field), "help": field.metadata.get("help", "")} for field in dataclasses.fields(each.cls)]
+                print_json({"name": key, "summary": each.summary, **each.facts, "options": options})
+        elif name is not None:
+            _show_options(known[name])
+        else:
+            rows = [(key, *(cell(each) for cell in cells.values()), each.summary) for key, each in chosen.items()]
+            console().print(table((word, *cells, "what it is"), rows))
+            console().print(f"{legend}\nsalience list {command} NAME shows the options of one.".strip(), style="dim", highlight=False)
 
 
-@app.command()
-def threats(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the ways in which an attack may change images, or the options of one."""
-    _show("threat", "threat", name, as_json, {}, "")
-
-
-@app.command()
-def objectives(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List what an attack can aim at, or the options of one."""
-    _show("objective", "objective", name, as_json, {"needs a map to aim at": _yes("targeted")}, "")
-
-
-@app.command()
-def datasets(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the kinds of data sets, or the options of one."""
-    _show("dataset", "data set", name, as_json, {}, "")
-
-
-@app.command()
-def architectures(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the networks that can be trained, or the options of one."""
-    _show("architecture", "architecture", name, as_json, {}, "")
-
-
-@app.command()
-def recipes(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the ways to train a network, or the options of one."""
-    _show("recipe", "recipe", name, as_json, {}, "")
+for _kind, _row in COMMANDS.items():
+    _add(_kind, *_row)
 
 
 @app.command()
@@ -91,40 +101,6 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
             print_json({"name": name, "default": default})
         else:
             tell(f"{name}  (the default)" if default else name)
-
-
-def _better(entry: "Entry") -> str:
-    return {True: "high", False: "low", None: ""}[entry.facts["higher_is_better"]]
-
-
-def _show(kind: str, word: str, name: str | None, as_json: bool, cells: Cells, legend: str) -> None:
-    """All of a kind as a table or as JSON, or the options of one."""
-    from salience.core.registry import entries
-    from salience.core.spec import build
-    from salience.show.table import table
-
-    known = {key.replace("*", "NAME"): entry for key, entry in entries(kind).items()}
-    if name is not None and name not in known:
-        family = f"{name.partition(':')[0]}:NAME"
-        if family not in known:
-            raise unknown(word, name, known)
-        build(kind, name)  # says what is wrong with the member's name
-        name = family
-    chosen = known if name is None else {name: known[name]}
-    if as_json:
-        for key, each in chosen.items():
-            options = [{"name": field.name, "default": _default(field), "help": field.metadata.get("help", "")} for field in dataclasses.fields(each.cls)]
-            print_json({"name": key, "summary": each.summary, **each.facts, "options": options})
-    elif name is not None:
-        _show_options(known[name])
-    else:
-        rows = [(key, *(cell(each) for cell in cells.values()), each.summary) for key, each in chosen.items()]
-        console().print(table((word, *cells, "what it is"), rows))
-        console().print(f"{legend}\nsalience list {_plural(kind)} NAME shows the options of one.".strip(), style="dim", highlight=False)
-
-
-def _plural(kind: str) -> str:
-    return {"explainer": "methods", "similarity": "similarities"}.get(kind, f"{kind}s")
 
 
 def _show_options(entry: "Entry") -> None:
