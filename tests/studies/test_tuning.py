@@ -19,10 +19,11 @@ from salience.core import registry
 from salience.perturb import tune as of_noise
 from salience.perturb import weights
 from salience.perturb.tune import CacheWarning, cache_folder, known_weight_sigma, tuned_weight_sigma
-from salience.studies import tuning
+from salience.studies import noise_search
+from salience.studies.noise_search import relative_drop
 from salience.studies.statistics import bootstrap_interval
 from salience.studies.tuned import Basis, Choice, Row, Tuning
-from salience.studies.tuning import relative_drop, tunable, tune
+from salience.studies.tuning import tunable, tune
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -243,7 +244,7 @@ class TestDraws:
     def test_a_level_does_not_depend_on_the_others(self, two, monkeypatch):
         data = of_ratios([0.7, 0.8, 0.9])
         first = {row.weight_sigma: row for row in tune("noisegrad", two, data, draws=4).rows}
-        monkeypatch.setattr(tuning, "WEIGHT_LEVELS", (0.05, 0.1))
+        monkeypatch.setattr(noise_search, "WEIGHT_LEVELS", (0.05, 0.1))
         second = tune("noisegrad:weight_samples=3", two, data, draws=4).rows
         common = [row for row in second if row.weight_sigma in first]
         assert len(common) >= 2

@@ -11,8 +11,8 @@ from salience.perturb.tune import TARGET_DROP, WEIGHT_LEVELS
 from salience.show.figures import Drawing
 from salience.show.overlay import INK, drawing
 from salience.studies.charts import COLOURS, plain
+from salience.studies.noise_search import IMAGE_LEVELS
 from salience.studies.tuned import Choice, Row, Tuning
-from salience.studies.tuning import IMAGE_LEVELS
 
 AXES = {
     "weight_sigma": "weight_sigma: sd of the factor on each weight (logarithmic)",
