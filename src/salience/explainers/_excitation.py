@@ -11,7 +11,8 @@ from salience.core.model import Model
 from salience.core.montecarlo import Attribution
 from salience.core.types import Images, Targets
 from salience.explainers._layers import captured, find_layer, positive, upsampled
-from salience.explainers._relevance import Bounds, Linear, RelevancePass, pullback, stabilised
+from salience.explainers._linear import Bounds, Linear, pullback, stabilised
+from salience.explainers._relevance import RelevancePass
 
 COARSEST = 18.0
 """Pixels between two positions of the default layer at most: a sixteenth of the image, as in the paper's layers."""

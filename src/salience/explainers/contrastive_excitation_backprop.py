@@ -16,7 +16,8 @@ from salience.core.registry import register
 from salience.core.types import Images, Targets
 from salience.explainers._excitation import winning_maps
 from salience.explainers._layers import captured, positive, white_box
-from salience.explainers._relevance import Linear, RelevancePass, pullback
+from salience.explainers._linear import Linear, pullback
+from salience.explainers._relevance import RelevancePass
 
 
 @register("explainer", "contrastive_excitation_backprop", signed=False, stochastic=False, needs_gradient=True, unit="winning probability above that of the opposite", cites="Zhang et al. 2016")

@@ -17,7 +17,8 @@ from salience.core.quick import as_written
 from salience.core.registry import register
 from salience.core.types import Images, Targets
 from salience.explainers._layers import positive, white_box
-from salience.explainers._relevance import Bounds, Linear, RelevancePass, pullback, stabilised
+from salience.explainers._linear import Bounds, Linear, pullback, stabilised
+from salience.explainers._relevance import RelevancePass
 
 TINY = torch.finfo(torch.float32).tiny
 
