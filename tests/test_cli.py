@@ -19,6 +19,7 @@ from PIL import Image
 
 import salience as sal
 from salience import cli
+from salience.cli._shared import print_json
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 CAT, COFFEE, ROCKET = PHOTOGRAPHS / "chelsea.png", PHOTOGRAPHS / "coffee.png", PHOTOGRAPHS / "rocket.jpg"
@@ -379,6 +380,12 @@ class TestFailures:
         monkeypatch.setattr(os, "fsync", interrupted)
         assert refused(CAT, "--method", "gradient", code=130) == "Interrupted: every file that was written is whole."
         assert files() == []
+
+
+def test_what_is_no_number_is_null_in_json(capsys):
+    """A standard error that is NaN ended `measure --json` as a bug."""
+    print_json({"value": 0.5, "stderr": float("nan"), "ends": (-float("inf"), 1)})
+    assert capsys.readouterr().out == '{"value": 0.5, "stderr": null, "ends": [null, 1]}\n'
 
 
 class TestOtherCommands:
