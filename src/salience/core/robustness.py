@@ -157,7 +157,8 @@ def carried(explainer: Explainer, model: Classifier, perturbation: Perturbation)
     """
     if explainer.wrapped is not None:
         return dataclasses.replace(explainer, base=carried(explainer.wrapped, model, perturbation))  # type: ignore[call-arg]  # it has a base
-    return explainer if _draws_for_itself(explainer) else Undone(explainer, model, perturbation)
+    draws_for_itself = isinstance(explainer, MonteCarlo) or (explainer.facts.get("seeded") and not explainer.facts.get("peer"))
+    return explainer if draws_for_itself else Undone(explainer, model, perturbation)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -178,10 +179,6 @@ class Undone(Explainer):
         """Explain T(z) by the plain model, and undo T on the map; `model` is z -> f(T(z))."""
         made = self.inner.attribute(self.plain, self.perturbation.apply(images, streams), targets, streams)
         return Attribution(self.perturbation.undo(made.maps), made.outputs, made.notes)
-
-
-def _draws_for_itself(explainer: Explainer) -> bool:
-    return isinstance(explainer, MonteCarlo) or bool(explainer.facts.get("seeded") and not explainer.facts.get("peer"))
 
 
 def scaled(saliency: Saliency, visible: Bool[Tensor, "h w"] | None = None) -> Saliency:

@@ -1,7 +1,7 @@
 """GradientSHAP."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from operator import methodcaller
 
 import torch
 from torch import Tensor
@@ -51,19 +51,11 @@ class GradientShap(MonteCarlo):
 
         def draw(draws: range, active: Tensor) -> Draws:
             chosen = [streams[image] for image in active.tolist()]
-            noise = torch.cat([stack(chosen, partial(_noise, shape=shape, draw=i)).expand(len(active), *shape) for i in draws])
-            place = torch.cat([stack(chosen, partial(_place, draw=i)).expand(len(active), 1, 1, 1) for i in draws])
+            noise = torch.cat([stack(chosen, methodcaller("normal", shape, "input noise", i)).expand(len(active), *shape) for i in draws])
+            place = torch.cat([stack(chosen, methodcaller("uniform", (1, 1, 1), "path", i)).expand(len(active), 1, 1, 1) for i in draws])
             which = active.repeat(len(draws))
             distance = images[which] + scale[which] * noise.to(images.device) - baseline[which]
             gradients = model.gradient(baseline[which] + place.to(images.device) * distance, targets[which])
             return Draws((distance * gradients).unflatten(0, (len(draws), len(active))))
 
         return draw
-
-
-def _noise(stream: Stream, shape: Sequence[int], draw: int) -> Tensor:
-    return stream.normal(shape, "input noise", draw)
-
-
-def _place(stream: Stream, draw: int) -> Tensor:
-    return stream.uniform((1, 1, 1), "path", draw)

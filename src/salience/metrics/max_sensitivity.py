@@ -1,12 +1,10 @@
 """Max-sensitivity."""
 
-from collections.abc import Sequence
-from functools import partial
+from operator import methodcaller
 
 import torch
-from torch import Tensor
 
-from salience.core.draws import Stream, stack
+from salience.core.draws import stack
 from salience.core.errors import UndefinedError, nth
 from salience.core.metric import Case, Curve, Judgement, Metric
 from salience.core.options import option
@@ -44,7 +42,7 @@ class MaxSensitivity(Metric):
         together, found = max(1, case.model.images_at_once(shape[1:]) // n), []
         for start in range(0, self.samples, together):
             numbers = range(start, min(start + together, self.samples))
-            noise = torch.stack([stack(case.streams, partial(_change, shape=shape, number=number)).expand(n, *shape) for number in numbers])
+            noise = torch.stack([stack(case.streams, methodcaller("uniform", shape, "change", number)).expand(n, *shape) for number in numbers])
             moved = case.images + self.radius * (2 * noise.to(case.images) - 1)
             draws = [stream if self.common_draws else stream.at(self.name, number) for number in numbers for stream in case.draws]
             maps = case.explained(moved.flatten(0, 1), case.targets.repeat(len(numbers)), draws).cpu().double()
@@ -53,7 +51,3 @@ class MaxSensitivity(Metric):
                 case.model.progress(numbers.stop, self.samples)
         changes = torch.cat(found).T.float()
         return Judgement(changes.amax(1), curves={"change": Curve(torch.arange(1.0, self.samples + 1), changes)})
-
-
-def _change(stream: Stream, shape: Sequence[int], number: int) -> Tensor:
-    return stream.uniform(shape, "change", number)
