@@ -228,8 +228,8 @@ class Explanation:
         record["images"] = record["images"] | {"target": self.targets.tolist(), "samples": self.samples.tolist()}
         if self.converged is not None:
             record["images"]["converged"] = self.converged.tolist()
-        if self.relative_error is not None:
-            record["images"]["relative_error"] = self.relative_error.tolist()
+        if (errors := self.relative_error) is not None:
+            record["images"]["relative_error"] = errors.tolist()
         text = json.dumps(finite(record), allow_nan=False)
         with atomic(path) as file:
             np.savez_compressed(file, record=np.array(text), **{key: value.numpy() for key, value in arrays.items() if value is not None})
