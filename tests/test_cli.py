@@ -1,5 +1,6 @@
 """The command line, on real photographs: what it writes, and one clear line for everything that can be wrong."""
 
+import contextlib
 import errno
 import json
 import os
@@ -320,17 +321,18 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["explain"], "Error: Missing argument 'IMAGE'; see salience --help."),
-            (["explain", "a.png", "--sample", "3"], "Error: No such option: --sample Did you mean --samples?; see salience --help."),
-            (["explain", "a.png", "--samples", "many"], None),
-            (["nothing"], "Error: No such command 'nothing'; see salience --help."),
-            (["list", "methods", "gradcan"], None),
+            (["explain"], r"Missing argument 'IMAGE.*'"),
+            (["explain", "a.png", "--sample", "3"], "No such option: --sample .*--samples.*"),
+            (["explain", "a.png", "--samples", "many"], "Invalid value for '--samples': .*"),
+            (["nothing"], "No such command 'nothing'"),
+            (["list", "methods", "gradcan"], "Unknown method 'gradcan': did you mean gradcam.*"),
         ],
     )
     def test_usage(self, run, arguments, said):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
-        assert re.fullmatch(r"Error: [^\n]+\n", err)
+        where = {"explain": "; see salience explain --help", "nothing": "; see salience --help"}.get(arguments[0], "")
+        assert re.fullmatch(rf"Error: {said}{where}[.?]\n", err)
 
     def test_a_group_without_a_command(self, run):
         code, out, err = run("study")
@@ -499,10 +501,14 @@ class TestAsAProcess:
         process = command(
             "explain", CAT, "--method", "smoothgrad:samples=30", "--model", "python:tiny_models:slow", "--json", cwd=tmp_path, env={"BEGUN": str(tmp_path / "begun"), "TERM": "xterm"}, stderr=terminal
         )
-        out, _ = process.communicate(timeout=120)
         os.close(terminal)
-        shown = os.read(reader, 1_000_000).decode(errors="ignore")  # a terminal gives at most 4096 bytes, perhaps cut within a letter
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+            while part := os.read(reader, 4096):
+                shown += part
         os.close(reader)
+        out, _ = process.communicate(timeout=120)
+        shown = shown.decode()
         assert process.returncode == 0
         assert json.loads(out)["samples"] == 30
         assert "loading the model" in shown

@@ -739,3 +739,13 @@ def test_relus_in_a_script_are_refused_since_they_would_not_be_smoothed(pictures
     network = sal.Model(nn.Sequential(script, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
     with pytest.raises(sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced"):
         sal.attack(network, pictures, steps=1)
+
+
+def test_a_function_is_not_taken_for_the_method_of_its_name(net, pictures):
+    """A gradient that its user calls rise was said not to be differentiable."""
+
+    def rise(model, images, targets):
+        return model.gradient(images, targets)
+
+    found = sal.attack(net, pictures[:1], pictures[1:2], method=rise, steps=3, seed=1)
+    assert found.fall.item() > 0

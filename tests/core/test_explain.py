@@ -69,6 +69,7 @@ def test_targets_by_index_name_and_prediction(conv, photos):
             {"method": lambda model, images, targets: images[:1]},
             r"<lambda> returned shape \(1, 3, 5, 7\) for images \(2, 3, 5, 7\): it must return one map per image, of the image's height and width\.",
         ),
+        ({"method": lambda model, images, targets: None}, r"<lambda> returned NoneType: it must return one map per image, a tensor or an array\."),
     ],
 )
 def test_bad_input_gets_one_sentence(conv, photos, options, message):
@@ -84,6 +85,20 @@ def test_nested_specifications():
     assert method.base.base == sal.IntegratedGradients(steps=4)
     assert repr(sal.SmoothGrad()) == "smoothgrad"
     assert sal.SmoothGrad(base="input_x_gradient") == sal.SmoothGrad(base=sal.InputXGradient())
+
+
+def test_blanks_in_a_specification_mean_nothing(conv, photos):
+    """The first call took the name, and what looked it up again did not."""
+    e = sal.explain(" smoothgrad : samples = 3 ", conv, photos, targets=0)
+    assert e.method == "smoothgrad:samples=3"
+    assert sal.Explainer.from_value("smoothgrad : samples=3") == sal.SmoothGrad(samples=3)
+
+
+def test_pictures_that_are_changed_later_stay_as_they_were(conv, photos):
+    given = photos.clone()
+    e = sal.explain("gradient", conv, given, targets=0)
+    given.zero_()
+    assert torch.equal(e.images, photos)
 
 
 def test_a_function_is_a_method_and_a_base(conv, photos):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
@@ -51,16 +50,14 @@ class Judge:
 
 def is_random(method: Explainer) -> bool:
     """Whether a method draws at random, itself or in its base."""
-    base = getattr(method, "base", None)
-    return isinstance(method, MonteCarlo) or (isinstance(base, Explainer) and is_random(base))
+    return any(isinstance(each, MonteCarlo) for each in method.nested())
 
 
 def with_draws(method: Explainer) -> Explainer:
     """The method with at least `HELD_OUT` independent draws, if it is random: its own, or those of what it wraps."""
-    base = getattr(method, "base", None)
     if isinstance(method, MonteCarlo):
         return dataclasses.replace(method, samples=max(method.samples, HELD_OUT)) if hasattr(method, "samples") else method  # type: ignore[call-arg]  # it has the field
-    return dataclasses.replace(method, base=with_draws(base)) if isinstance(base, Explainer) else method  # type: ignore[call-arg]  # it has a base
+    return method if method.wrapped is None else dataclasses.replace(method, base=with_draws(method.wrapped))  # type: ignore[call-arg]  # it has a base
 
 
 def not_differentiable(method: Explainer) -> InputError:
@@ -71,12 +68,9 @@ def not_differentiable(method: Explainer) -> InputError:
 
 def check_differentiable(method: Explainer) -> None:
     """Refuse what is known to use scores only; what else has no derivative shows when it is run."""
-    base = getattr(method, "base", None)
-    if isinstance(base, Explainer):
-        check_differentiable(base)
-    entry = registry.entries("explainer").get(method.name)
-    if entry is not None and not entry.facts.get("needs_gradient", True):
-        raise not_differentiable(method)
+    for each in method.nested():
+        if not each.facts.get("needs_gradient", True):
+            raise not_differentiable(each)
 
 
 def cosine_distance(first: Saliency, second: Saliency) -> PerImage:

@@ -16,7 +16,6 @@ from salience.attacks._problem import Problem, fixed_draws
 from salience.attacks.attacked import Attacked
 from salience.attacks.target_map import TargetMap
 from salience.attacks.top_k import TopK
-from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError, unknown
@@ -104,7 +103,7 @@ class Attack(Perturbation):
             InputError: If the objective needs one and there is none, or the other way round.
         """
         objective = self.objective or (TargetMap() if somewhere else TopK())
-        targeted = bool(registry.facts_of(type(objective)).get("targeted"))
+        targeted = bool(objective.facts.get("targeted"))
         if targeted and not somewhere:
             raise InputError(f"The objective {objective} needs something to aim at: give toward (images, maps or an explanation), or take the objective top_k or centre_of_mass.")
         if somewhere and not targeted:

@@ -189,7 +189,7 @@ class Explainer(Options):
             method=str(self),
             score=score.name,
             record=record,
-            images=images.detach().cpu() if type(images) is Tensor else images,
+            images=images.detach().to("cpu", copy=True) if type(images) is Tensor else images,  # the user may change them later
             blocks=None if estimate is None else estimate.blocks.cpu(),
             counts=None if estimate is None else estimate.counts.cpu(),
             retarget=None if done.retarget is None else functools.partial(again, done.retarget),
@@ -290,7 +290,10 @@ class Custom(Explainer):
         maps = self.fn(model, images, targets)
         if isinstance(maps, Explanation):
             maps = maps.maps.to(images.device)
-        maps = torch.as_tensor(maps)
+        try:
+            maps = torch.as_tensor(maps)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{self.name} returned {type(maps).__name__}: it must return one map per image, a tensor or an array.") from None
         maps = maps[:, None] if maps.ndim == 3 else maps
         if maps.ndim != 4 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
             raise InputError(f"{self.name} returned shape {tuple(maps.shape)} for images {tuple(images.shape)}: it must return one map per image, of the image's height and width.")

@@ -26,7 +26,7 @@ def build(kind: str, text: str) -> Any:
     """
     known = registry.entries(kind)
     text = _strip_brackets(text.strip())
-    name, _, rest = text.partition(":")
+    name, _, rest = (part.strip() for part in text.partition(":"))
     given: dict[str, Any] = {}
     member, _, after = rest.partition(":")
     if f"{name}:*" in known and member and "=" not in member:
