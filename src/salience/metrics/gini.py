@@ -28,7 +28,7 @@ class Gini(Metric):
 
     def judge(self, case: Case) -> Judgement:
         """Gini indices."""
-        values = torch.from_numpy(np.sort(magnitudes(case, self.reduction).numpy(), 1))  # ten times as fast as torch's
+        values = torch.from_numpy(np.sort(magnitudes(case, self.reduction).numpy(), 1))  # which sorts faster than torch
         v = values.shape[1]
         weights = torch.arange(1 - v, v, 2, dtype=values.dtype)
         return Judgement((values @ weights / (v * values.sum(1))).float())
