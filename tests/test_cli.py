@@ -470,6 +470,15 @@ class TestAsAProcess:
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == str(own | set_by_us)
 
+    def test_python_seldom_looks_for_cycles_and_never_at_the_end(self, tmp_path):
+        code = (
+            "import atexit, gc, salience.cli as cli\nbefore = gc.get_threshold()\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+            "with cli.collecting_seldom():\n    print(gc.get_threshold()[0] == cli.OBJECTS)\n"
+            "print(cli.main(['--help']) == 0, gc.get_threshold() == before, gc.get_freeze_count() == 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert [done.stdout.splitlines()[place] for place in (0, -2, -1)] == ["True", "True True True", "True"]
+
     def test_the_default_model_on_real_photographs(self, tmp_path):
         process = command("explain", CAT, ROCKET, "--method", "gradcam", "--method", "smoothgrad", "--samples", 3, "--json", cwd=tmp_path)
         out, err = process.communicate(timeout=120)

@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,41 +26,10 @@ def kept(calls):
 
 
 class Library:
-    """A C library whose heap is as long as `top` says."""
+    """A C library."""
 
-    def __init__(self, mallopt, block=0, top=0):
-        self.mallopt, self.block, self.top, self.asked, self.freed = mallopt, block, top, [], []
-
-    def malloc(self, size):
-        assert size < memory.KEPT[memory.MMAP]
-        return self.block
-
-    def sbrk(self, step):
-        assert step == 0
-        return self.top
-
-    def madvise(self, start, length, wish):
-        self.asked.append((start, length, wish))
-
-    def free(self, block):
-        self.freed.append(block)
-
-
-@pytest.mark.parametrize(
-    ("block", "top", "asked"),
-    [
-        (None, 2**40, []),  # no address space left
-        (2**40 + 16, 2**30, []),  # a block of its own, above the heap
-        (2**30 + 16, 2**32, [(2**30 + memory.HUGE, memory.GROWTH - memory.HUGE, 14)]),
-        (2**30, 2**30 + memory.HUGE + 5, [(2**30, memory.HUGE, 14)]),  # the block goes beyond the heap: never asked for what is not the heap's
-    ],
-)
-def test_large_pages_are_asked_for_in_the_heap_only(block, top, asked):
-    library = Library(lambda _name, _value: 1, block, top)
-    with memory.KeptMemory(library):
-        pass
-    assert library.asked == asked
-    assert library.freed == [block or 0]
+    def __init__(self, mallopt):
+        self.mallopt = mallopt
 
 
 def test_both_thresholds_are_raised_and_put_back(kept, calls):
@@ -168,27 +136,4 @@ def faults():
 outside = faults()
 with kept_memory:
     print(json.dumps([outside, faults()]))
-"""
-
-
-def large_pages():
-    """Whether Linux gives large pages to those who ask, or to all."""
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return setting.exists() and "[never]" not in setting.read_text()
-
-
-@pytest.mark.skipif(not FREE_THRESHOLDS or not large_pages(), reason="needs glibc 2.35, and Linux with transparent huge pages")
-def test_what_is_allocated_inside_lies_in_large_pages():
-    """In a process of its own: of 256 MB in blocks of 16 MB, most: a kernel short of memory may give small pages."""
-    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 128 * 1024
-
-
-PAGES = """
-import numpy
-from salience.core.memory import kept_memory
-
-with kept_memory:
-    blocks = [numpy.ones(2**21) for _ in range(16)]
-    print(next(line.split()[1] for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages")))
 """

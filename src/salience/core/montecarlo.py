@@ -274,8 +274,7 @@ def run(
     check, done = (FIRST_CHECK if tolerance is not None else samples), 0
     while done < samples and len(active):
         limit = min(check, samples)
-        passes = -(-(limit - done) // together(len(active), at_once))
-        draws = range(done, done + -(-(limit - done) // passes))
+        draws = range(done, min(done + together(len(active), at_once), limit))
         result = draw(draws, active)
         accumulator.add(draws, active, result.values)
         for key, values in result.notes.items():
