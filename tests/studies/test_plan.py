@@ -4,6 +4,7 @@ import pytest
 from small_study import STUDY
 
 import salience as sal
+from salience.core.errors import InputError
 from salience.studies.plan import estimate, plan
 from salience.studies.run import run_study
 from salience.studies.study import read_study
@@ -46,3 +47,23 @@ def test_the_time_is_that_of_a_picture_that_can_be_explained(folder, monkeypatch
     study = read_study("study.yaml")
     assert set(estimate(plan(study))) == {("python:tiny_models:net", method) for method in study.methods}
     assert timed == [(method, image) for method in study.methods for image in ("0.png", "1.png")]
+
+
+def test_copies_of_a_picture_are_told(folder):
+    """They were taken for pictures of their own without a word."""
+    pictures = folder / "pictures"
+    (pictures / "copy.png").write_bytes((pictures / "1.png").read_bytes())
+    (folder / "study.yaml").write_text(STUDY.replace("limit: 3", "limit: 9"))
+    with pytest.warns(UserWarning, match=r"^1\.png and copy\.png are the same picture: intervals and tests count each as one of its own, so leave copies out\.$"):
+        assert len(plan(read_study("study.yaml")).images) == 5
+    (pictures / "again.png").write_bytes((pictures / "1.png").read_bytes())
+    with pytest.warns(UserWarning, match=r"^1\.png and again\.png are the same picture \(2 of 6 are copies\)"):
+        plan(read_study("study.yaml"))
+
+
+def test_pictures_that_cannot_be_read_are_no_copies(folder, monkeypatch):
+    def refuse(picture):
+        raise InputError("It cannot be read.")
+
+    monkeypatch.setattr("salience.zoo.datasets._content", refuse)
+    assert len(plan(read_study("study.yaml")).images) == 3

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import warnings
 from dataclasses import dataclass
 
 from salience.core.errors import InputError
@@ -66,6 +67,8 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
     forget()
     data = study.data.load()
     images: dict[str, str] = {}
+    pictures: dict[bytes, str] = {}
+    copies: list[tuple[str, str]] = []
     categories: set[tuple[int, ...]] = set()
     lost: list[Exception] = []
     maskless = 0
@@ -84,11 +87,21 @@ def plan(study: Study, limit: int | None = None, report: Report | None = None) -
             continue
         if item.name in images:
             raise InputError(f"Two pictures are called {item.name}: names must differ, because seeds come from them.")
-        images[item.name] = _fingerprint(item)
+        images[item.name], contents = _hashes(item)
+        if contents in pictures:
+            copies.append((pictures[contents], item.name))
+        pictures.setdefault(contents, item.name)
         categories |= {group for group in item.groups if len(group) > 1}
         maskless += not item.masks
     if len(lost) == count:
         raise lost[0]
+    if copies:
+        first, copy = copies[0]
+        warnings.warn(
+            f"{first} and {copy} are the same picture{f' ({len(copies)} of {count} are copies)' if len(copies) > 1 else ''}: intervals and tests count each as one of its own, so leave copies out.",
+            UserWarning,
+            stacklevel=2,
+        )
     units = [Unit(place, name, model, method) for place, name in enumerate(images) for model in study.models for method in study.methods]
     return Plan(study, units, images, sorted(categories), maskless)
 
@@ -120,12 +133,12 @@ def check_limit(limit: int | None) -> None:
         raise InputError(f"A limit of {limit} leaves no pictures: give at least 1 with --limit, or leave it out.")
 
 
-def _fingerprint(item: Item) -> str:
-    """A hash of a picture, its labels and its masks. A picture that cannot be read has one too: its failure is a result."""
+def _hashes(item: Item) -> tuple[str, bytes]:
+    """The hash of a picture, its labels and its masks, and that of the picture alone. One that cannot be read has both too: its failure is a result."""
     try:
-        return item.fingerprint()
+        return item.fingerprint(), hashlib.sha256(b"".join(item.contents)).digest()
     except Exception as error:  # data sets and the libraries they read with raise many kinds
-        return _digest(error)
+        return _digest(error), item.name.encode()
 
 
 def _digest(error: Exception) -> str:

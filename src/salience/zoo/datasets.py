@@ -37,6 +37,15 @@ class Item:
     masks: Mapping[int, Any] = field(default_factory=dict)
     groups: tuple[tuple[int, ...], ...] = ()
 
+    @cached_property
+    def contents(self) -> tuple[bytes, ...]:
+        """The picture's file bytes, or its pixels and their form; read once.
+
+        Raises:
+            InputError: If the picture cannot be read.
+        """
+        return _content(self.picture)
+
     def fingerprint(self) -> str:
         """SHA-256 over name, labels, masks, and the picture's file bytes or pixels.
 
@@ -169,7 +178,7 @@ def list_datasets() -> list[str]:
 def _add(item: Item, digest: Any) -> None:
     """Add everything that an item is to a hash."""
     masks = (part for index in sorted(item.masks) for part in (str(index).encode(), *_array(item.masks[index])))
-    for part in (json.dumps([item.name, item.labels, item.groups]).encode(), *_content(item.picture), *masks):
+    for part in (json.dumps([item.name, item.labels, item.groups]).encode(), *item.contents, *masks):
         digest.update(len(part).to_bytes(8, "little") + part)
 
 
