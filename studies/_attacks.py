@@ -187,7 +187,7 @@ class Place:
         chosen = slice(part.start, part.stop + 1)
         images, labels = self.pictures.images[chosen], self.pictures.labels[chosen]
         code = [FORMAT, sources(Path(sal.__file__).parent), torch.__version__, has_lpips()]
-        digest = hashlib.sha256(json.dumps([*code, str(attack), model.weights_hash(), self.pictures.names[chosen], labels.tolist(), self.size.random]).encode())
+        digest = hashlib.sha256(json.dumps([*code, str(attack), model.weights_hash(), model.settings, self.pictures.names[chosen], labels.tolist(), self.size.random]).encode())
         for pixels in (images, model.normalise(images)):
             digest.update(pixels.contiguous().numpy().tobytes())
         return digest.hexdigest()[:20]

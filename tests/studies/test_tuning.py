@@ -279,7 +279,7 @@ class TestKept:
         assert two.module.passed == passed
         assert len(told) == 1
 
-    @pytest.mark.parametrize("change", ["draws", "seed", "limit", "method", "pictures", "labels", "weights", "preprocessing"])
+    @pytest.mark.parametrize("change", ["draws", "seed", "limit", "method", "pictures", "labels", "weights", "preprocessing", "structure", "outputs"])
     def test_whatever_matters_is_asked_anew(self, two, change):
         data, options = of_ratios([0.7, 0.8, 0.9]), {"draws": 2, "seed": 0, "limit": 3}
         tune("noisegrad", two, data, **options)
@@ -288,6 +288,10 @@ class TestKept:
             two.module.w.data *= 2
         if change == "preprocessing":
             two.mean += 0.01
+        if change == "structure":
+            two.module.activation = torch.nn.GELU()
+        if change == "outputs":
+            two.multilabel = True
         data = {"pictures": of_ratios([0.7, 0.8, 0.85]), "labels": of_ratios([0.7, 0.8, 0.9], [(0,)] * 3)}.get(change, data)
         options |= {change: 2 if change == "limit" else 3} if change in options else {}
         tune("noisegrad:weight_samples=3" if change == "method" else "noisegrad", two, data, **options)

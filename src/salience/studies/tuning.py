@@ -38,7 +38,7 @@ LIMIT = 40
 AUC_IMAGES = 4
 """Pictures with masks on which maps are made, unless more are asked for."""
 
-FORMAT = 2
+FORMAT = 3
 """Of the records kept; another format is another key."""
 
 
@@ -136,9 +136,7 @@ def tune(
 
 def _key(explainer: Explainer, model: Classifier, items: Sequence[Item], draws: int, seed: int, auc_images: int, fit: str | None) -> str:
     """Stands for all that a tuning depends on but the weights."""
-    inputs = [getattr(model, name, None) for name in ("size", "fit", "crop_fraction", "value_range", "order", "precision", "probabilities")]
-    scaled = [getattr(model, name).flatten().tolist() for name in ("mean", "std") if hasattr(model, name)]
-    parts = [FORMAT, salience.__version__, str(explainer), inputs, scaled, draws, seed, auc_images, fit, [item.fingerprint() for item in items]]
+    parts = [FORMAT, salience.__version__, str(explainer), model.settings, model.precision, draws, seed, auc_images, fit, [item.fingerprint() for item in items]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
