@@ -24,7 +24,7 @@ from torch import Tensor
 
 import salience as sal
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import write_whole
 from salience.show.overlay import to_png
 from salience.studies.comparison import FEWEST_PAIRS, holm, paired_test
 from salience.studies.run import run_study
@@ -418,8 +418,7 @@ class Report:
 
     def picture(self, name: str, drawn: bytes | Figure, caption: str) -> None:
         """A PNG file beside the results, and its caption in them."""
-        with atomic(self.out / f"{name}.png") as file:
-            file.write(to_png(drawn) if isinstance(drawn, Figure) else drawn)
+        write_whole(self.out / f"{name}.png", to_png(drawn) if isinstance(drawn, Figure) else drawn)
         self.text(f"![{caption}]({name}.png)")
 
     def done(self) -> None:
@@ -427,6 +426,5 @@ class Report:
         if self.left_out:
             self.text("## Values that are missing\n\nNo mean or test counts these rows.")
             self.text("\n".join(f"- {line}" for line in self.left_out))
-        with atomic(self.out / "results.md") as file:
-            file.write(("\n\n".join(self.parts) + "\n").encode())
+        write_whole(self.out / "results.md", ("\n\n".join(self.parts) + "\n").encode())
         print(f"\nAll of this is in {self.out / 'results.md'}.")  # as above

@@ -13,7 +13,7 @@ from PIL import Image
 import salience as sal
 from salience.show.figures import MOST, figure, png
 from salience.show.overlay import to_png
-from salience.show.page import Section, Shot, page
+from salience.show.page import template
 
 from .test_colour import explanation
 
@@ -125,7 +125,9 @@ class TestContactSheet:
 
 def test_page_needs_nothing_else():
     file = png(explanation(torch.rand(1, 1, 4, 4)))
-    made = page("A <title>", "A lead.", ("image", "class"), [("a&b.jpg", "cat"), ("c.jpg", "<dog>")], file, [Section("a&b.jpg: cat", [Shot("gradient", file, {"seed": 0, "error": float("nan")})])])
+    sections = [{"title": "a&b.jpg: cat", "shots": [{"caption": "gradient", "png": file, "record": {"seed": 0, "error": float("nan")}}]}]
+    rows = [("a&b.jpg", "cat"), ("c.jpg", "<dog>")]
+    made = template("show/page.html").render(title="A <title>", lead="A lead.", columns=("image", "class"), rows=rows, sheet=file, sections=sections)
     assert made.count("data:image/png;base64,") == 2
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", made)
     assert "http" not in re.sub(r"base64,[^\"]*", "", made)

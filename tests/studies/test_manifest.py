@@ -64,7 +64,7 @@ def test_kinds_of_objects_are_known_from_the_data(folder):
     """A cat may be any of ImageNet's cats; a giraffe is none of its classes."""
     (folder / "coco").mkdir()
     for name, value in (("a", 17), ("b", 44)):
-        Image.new("RGB", (32, 24)).save(folder / "coco" / f"{name}.jpg")
+        Image.new("RGB", (32, 24), (value, 0, 0)).save(folder / "coco" / f"{name}.jpg")
         Image.fromarray(np.full((24, 32), value, np.uint8)).save(folder / "coco" / f"{name}.mask.png")
     (folder / "coco" / "classes.json").write_text('{"classes": {"17": "cat", "44": "bottle"}, "coco_to_imagenet": {"cat": [281, 282], "bottle": 440}}')
     (folder / "study.yaml").write_text(STUDY.replace("folder: pictures", "dataset: coco, root: coco, labels: imagenet"))

@@ -104,7 +104,7 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: 
     """Attack one image, write its files, return its row."""
     import numpy as np
 
-    from salience.core.files import atomic
+    from salience.core.files import atomic, write_whole
     from salience.show.overlay import to_png
     from salience.zoo.images import load_images
 
@@ -124,8 +124,7 @@ def _attacked(chosen: "Attack", model: "Model", path: Path, stem: Path, toward: 
     picture = to_png(found.show())
     with atomic(f"{stem}.npz") as file:
         np.savez_compressed(file, image=found.perturbed[0].numpy(), record=np.array(json.dumps(row | {"weights": found.weights})))
-    with atomic(f"{stem}.png") as file:
-        file.write(picture)
+    write_whole(f"{stem}.png", picture)
     return row
 
 

@@ -38,27 +38,27 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures and the
 
 def _report_page(results: "Sequence[tuple[Row, Explanation]]", out: Path) -> None:
     """The contact sheet and the page of the demo."""
-    from salience.core.files import atomic
+    from salience.core.files import write_whole
     from salience.show.figures import contact_sheet
     from salience.show.overlay import to_png
-    from salience.show.page import Section, Shot, page
+    from salience.show.page import template
 
     by_image: dict[str, list] = {}
     for row, e in results:
         by_image.setdefault(row.image, []).append((row, e))
     titles = [f"{Path(image).name}: {found[0][0].label}, probability {found[0][0].probability:.3f}" for image, found in by_image.items()]
     sheet = to_png(contact_sheet([e for _, e in results]))
-    sections = []
-    for title, found in zip(titles, by_image.values(), strict=True):
-        sections.append(Section(title, [Shot(_caption(row), Path(row.overlay).read_bytes(), e.record | {"method": e.method, "score": e.score}) for row, e in found]))
+    sections = [
+        {"title": title, "shots": [{"caption": _caption(row), "png": Path(row.overlay).read_bytes(), "record": e.record | {"method": e.method, "score": e.score}} for row, e in found]}
+        for title, found in zip(titles, by_image.values(), strict=True)
+    ]
     lead = (
         f"What {DEFAULT_MODEL} saw in {len(by_image)} photographs, by {len(DEMO_METHODS)} methods. Every map of a random method comes with the standard error of each of its pixels. "
         f"Made by salience {__version__}."
     )
-    text = page("What the model saw", lead, COLUMNS, [cells(row) for row, _ in results], sheet, sections)
+    text = template("show/page.html").render(title="What the model saw", lead=lead, columns=COLUMNS, rows=[cells(row) for row, _ in results], sheet=sheet, sections=sections)
     for name, content in (("contact_sheet.png", sheet), ("index.html", text.encode())):
-        with atomic(out / name) as file:
-            file.write(content)
+        write_whole(out / name, content)
 
 
 def _caption(row: "Row") -> str:

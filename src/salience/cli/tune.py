@@ -44,7 +44,7 @@ def tune(
 
     With the defaults EfficientNet-Lite0 needs about 2 minutes on 2 cores, 3 for fusiongrad, and where there are masks 1 more; asking again costs nothing, as the result is kept.
     """
-    from salience.core.files import atomic
+    from salience.core.files import write_whole
     from salience.show.overlay import to_png
     from salience.studies.tuning import tune as tuned
     from salience.zoo.models import load_model
@@ -55,8 +55,7 @@ def tune(
         found = tuned(method, classifier, data, limit=limit, draws=draws, seed=seed, auc_images=auc_images, fit=fit, report=report, announce=say)
     record = found.record()
     for name, content in (("tune.json", json.dumps(record, allow_nan=False, indent=1).encode()), ("tune.png", to_png(found.show()))):
-        with atomic(out / name) as file:
-            file.write(content)
+        write_whole(out / name, content)
     if as_json:
         print_json(record | {"picture": str(out / "tune.png")})
         return

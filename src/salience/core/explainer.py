@@ -1,21 +1,16 @@
 """What an explainer is: a frozen set of options with one method, `attribute`."""
 
-import contextlib
 import dataclasses
 import functools
 import numbers
-import platform
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-import salience
 from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Seed, Stream, streams
@@ -26,6 +21,7 @@ from salience.core.montecarlo import DREW, Accumulator, Attribution, Draws, Esti
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
+from salience.core.versions import all_versions
 
 
 class Explainer(Options):
@@ -143,7 +139,7 @@ class Explainer(Options):
         if hasattr(shown, "geometry"):
             facts |= {"file": shown.names, "geometry": [dataclasses.asdict(each) for each in shown.geometry]}
         record = {
-            "versions": {"salience": salience.__version__, **versions(), "python": platform.python_version()},
+            "versions": all_versions(),
             "model": {
                 "name": model.name,
                 "weights": weights,
@@ -338,18 +334,6 @@ def explain(
 def list_methods() -> list[str]:
     """The names of all methods; ``captum:NAME`` and the like stand for a family."""
     return [name.replace("*", "NAME") for name in registry.entries("explainer")]
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """The versions of the libraries that salience builds on, by their names; those that are not installed as packages are left out."""
-    found = {"torch": str(torch.__version__)}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        for requirement in metadata.requires("salience") or ():
-            if "extra ==" not in requirement:
-                name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-                found.setdefault(name, metadata.version(name))
-    return found
 
 
 def warn_of_probabilities(outputs: Tensor, model: Classifier) -> None:

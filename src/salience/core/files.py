@@ -39,6 +39,12 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"Cannot write {path}: {error.strerror or error}. Choose a folder you can write to, with space left.") from error
 
 
+def write_whole(path: str | Path, content: bytes) -> None:
+    """A file of this content: all of it or none, as `atomic`."""
+    with atomic(path) as file:
+        file.write(content)
+
+
 @contextlib.contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
     """Nobody else may do the same in this folder meanwhile. The lock ends with its process, however that ends.

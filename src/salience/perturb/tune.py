@@ -18,7 +18,7 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, in_threads
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import write_whole
 from salience.core.types import Images, Outputs
 from salience.perturb.noise import strength
 from salience.perturb.weights import WeightNoise
@@ -216,8 +216,7 @@ def keep(weights: str, name: str, record: dict) -> None:
     """Keep a record for a network, whole or not at all; if it cannot be written, a warning says so."""
     path = _path(weights, name)
     try:
-        with atomic(path) as file:
-            file.write(json.dumps({"weights": weights} | record, allow_nan=False, indent=1).encode())
+        write_whole(path, json.dumps({"weights": weights} | record, allow_nan=False, indent=1).encode())
     except ValueError as error:
         warnings.warn(f"The noise level found is not kept for next time: {error}", CacheWarning, stacklevel=1)
 

@@ -21,7 +21,7 @@ from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
-from salience.core.files import atomic
+from salience.core.files import write_whole
 from salience.core.spec import build
 from salience.core.types import Outputs, Report
 from salience.explainers._input_noise import InputNoise
@@ -239,8 +239,7 @@ def _written(e: Explanation, stem: Path, image: str, label: str, probability: fl
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("npz", "png")]
     drawn = overlay(e, label=label)
     e.save(files[0])
-    with atomic(files[1]) as file:
-        file.write(drawn)
+    write_whole(files[1], drawn)
     relative = e.relative_error
     row = Row(
         image=image,

@@ -1,43 +1,13 @@
-"""A report as one HTML file that needs nothing else: pictures, styles and records are inside."""
+"""Pages that are one HTML file: they load nothing from anywhere and follow the reader's light or dark setting."""
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salience.core.files import finite
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One overlay on the page.
-
-    Attributes:
-        caption: What it shows.
-        png: The picture, a PNG file.
-        record: How it was made.
-    """
-
-    caption: str
-    png: bytes
-    record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Section:
-    """All overlays of one image.
-
-    Attributes:
-        title: The image and its predicted class.
-        shots: The overlays.
-    """
-
-    title: str
-    shots: Sequence[Shot]
 
 
 def template(name: str) -> "Template":
@@ -50,17 +20,3 @@ def template(name: str) -> "Template":
     environment.filters["record"] = lambda record: json.dumps(finite(dict(record)), indent=2, allow_nan=False)
     environment.filters["stacked"] = lambda cell: Markup("<br>").join(cell.split(" ", 1))
     return environment.get_template(name)
-
-
-def page(title: str, lead: str, columns: Sequence[str], rows: Sequence[Sequence[str]], sheet: bytes, sections: Sequence[Section]) -> str:
-    """The HTML of a report; it loads nothing from anywhere and follows the reader's light or dark setting.
-
-    Args:
-        title: Of the page.
-        lead: One paragraph: what was done.
-        columns: Headings of the table.
-        rows: Its cells.
-        sheet: The contact sheet, a PNG file.
-        sections: One an image.
-    """
-    return template("show/page.html").render(title=title, lead=lead, columns=columns, rows=rows, sheet=sheet, sections=sections)

@@ -1,17 +1,12 @@
 """What a study's folder says of how its rows were made: nothing that they depend on may change while it is continued."""
 
-import platform
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-import salience
 from salience.core.errors import InputError
 from salience.core.explainer import Explainer
+from salience.core.versions import versions_here, warn_of_versions
 from salience.perturb.tune import known_weight_sigma
 from salience.studies.plan import Plan
 from salience.studies.work import model_of
@@ -20,7 +15,6 @@ from salience.studies.work import model_of
 def describe(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, Any]:
     """The manifest of a run of one shard with so many threads."""
     study = planned.study
-    versions = {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
     networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
     models = {name: network.weights_hash() for name, network in networks.items()}
     tuned = any(getattr(each, "weight_sigma", None) == "auto" for method in study.methods for each in Explainer.from_value(method).nested())
@@ -28,7 +22,7 @@ def describe(planned: Plan, shard: tuple[int, int], threads: int) -> dict[str, A
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
     settings = {name: network.settings for name, network in networks.items()}
-    found = {"study": described, "models": models, "settings": settings, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions}
+    found = {"study": described, "models": models, "settings": settings, "weight_sigma": levels, "threads": threads, "shard": list(shard), "versions": versions_here()}
     return found | {"images": planned.images, "categories": planned.categories}
 
 
@@ -52,6 +46,4 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, men
         changes += [f"the shard was {old['shard']} and is {new['shard']}"]
     if changes:
         raise InputError(f"{folder} holds another study: {'; '.join(changes)}. Undo the change, or run in a new folder.")
-    if old["versions"] != new["versions"]:
-        parts = ", ".join(f"{name} {old['versions'].get(name)} then, {value} now" for name, value in new["versions"].items() if old["versions"].get(name) != value)
-        warnings.warn(f"The study began with other versions ({parts}): its rows may differ in the last digits.", UserWarning, stacklevel=3)
+    warn_of_versions(old["versions"], new["versions"], "study", "rows")

@@ -7,7 +7,7 @@ from typing import Any
 
 from salience import __version__
 from salience.core.duration import duration
-from salience.core.files import atomic
+from salience.core.files import write_whole
 from salience.core.types import Report
 from salience.show.page import template
 from salience.studies.statistics import Accuracy
@@ -53,8 +53,7 @@ def write_report(store: Store, out: str | Path | None = None, progress: Report |
     name = (store.manifest or {})["study"]["name"]
     contents = {"report.html": _page(store, name, found, tell), "tables.md": _all_markdown(name, found, warning), "tables.tex": _all_latex(found, warning)}
     for file, text in contents.items():
-        with atomic(folder / file) as opened:
-            opened.write(text.encode())
+        write_whole(folder / file, text.encode())
     return [folder / file for file in contents]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salience.core.errors import InputError
-from salience.core.files import atomic, locked, read_json
+from salience.core.files import locked, read_json, write_whole
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -71,8 +71,7 @@ class Store:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        with atomic(self.folder / "manifest.json") as file:
-            file.write(json.dumps({"format": FORMAT} | manifest, indent=1, allow_nan=False).encode())
+        write_whole(self.folder / "manifest.json", json.dumps({"format": FORMAT} | manifest, indent=1, allow_nan=False).encode())
 
     def locked(self) -> AbstractContextManager[None]:
         """Nobody else may be running a study in this folder meanwhile."""
@@ -85,8 +84,7 @@ class Store:
             InputError: If they cannot be written.
         """
         if maps is not None:
-            with atomic(self.folder / "maps" / f"{unit}.npz") as file:
-                file.write(maps)
+            write_whole(self.folder / "maps" / f"{unit}.npz", maps)
         if curves:
             self._write_table("curves", unit, curves)
         else:

@@ -208,7 +208,7 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
 
 
 def cells_of(rows: Sequence[Row], methods: Sequence[str]) -> Cells:
-    """The values of some methods in the rows of one metric, on the targets that those of them have which have any."""
+    """The values of some methods in the rows of one metric, on the targets for which every method that has values at all has one."""
     images = {image: number for number, image in enumerate(sorted({row["image"] for row in rows}))}
     seeds = {seed: number for number, seed in enumerate(sorted({row["seed"] for row in rows}))}
     found: dict[tuple[int, int], dict[str, dict[Any, tuple[float, float | None]]]] = defaultdict(lambda: defaultdict(dict))

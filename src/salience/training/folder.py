@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from salience.core.errors import InputError
-from salience.core.files import atomic, locked, read_json
+from salience.core.files import locked, read_json, write_whole
 
 FORMAT = 1
 
@@ -40,8 +40,7 @@ class Folder:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Replace a JSON file."""
-        with atomic(self.path / name) as file:
-            file.write((json.dumps({"format": FORMAT} | content, indent=1, allow_nan=False) + "\n").encode())
+        write_whole(self.path / name, (json.dumps({"format": FORMAT} | content, indent=1, allow_nan=False) + "\n").encode())
 
     def read_log(self, epochs: int) -> list[dict[str, Any]]:
         """The log's lines of the first so many epochs. The checkpoint does not need them: of a damaged log those that can be read, which a warning says."""
@@ -57,8 +56,7 @@ class Folder:
 
     def write_log(self, rows: list[dict[str, Any]]) -> None:
         """Replace the log."""
-        with atomic(self.path / "log.jsonl") as file:
-            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+        write_whole(self.path / "log.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
     def read_checkpoint(self) -> dict[str, Tensor] | None:
         """The tensors that `write_tensors` wrote; None before the first checkpoint."""
@@ -70,8 +68,7 @@ class Folder:
         from safetensors.torch import save
 
         content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-        with atomic(self.path / name) as file:
-            file.write(content)
+        write_whole(self.path / name, content)
         return hashlib.sha256(content).hexdigest()
 
 

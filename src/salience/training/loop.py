@@ -3,25 +3,22 @@
 import dataclasses
 import hashlib
 import math
-import platform
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-import salience
 from salience.core.device import check_device, check_precision
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.files import atomic
+from salience.core.files import write_whole
 from salience.core.model import Model
 from salience.core.threads import with_threads
 from salience.core.types import Report
+from salience.core.versions import versions_here, warn_of_versions
 from salience.training.architecture import Architecture
 from salience.training.augmentation import DRAWS
 from salience.training.card import judged, load_trained, load_weights, markdown
@@ -205,8 +202,7 @@ def _judged_anew(folder: Folder, finished: dict[str, Any], test: Pictures | None
 
 def _write_card(folder: Folder, card: dict[str, Any]) -> dict[str, Any]:
     """The card, written for people and for `load_model`."""
-    with atomic(folder.path / "card.md") as file:
-        file.write(markdown(card).encode())
+    write_whole(folder.path / "card.md", markdown(card).encode())
     folder.write("card.json", card)
     return card
 
@@ -247,8 +243,7 @@ def _run(trainer: Trainer, folder: Folder, rows: list[dict[str, Any]], test: Pic
         row = {"epoch": trainer.epoch, "loss": loss, "test": None if test is None or test.multilabel else _glance(model, test[:: math.ceil(len(test) / GLANCE)]), "seconds": round(trainer.seconds, 1)}
         rows.append(row)
         folder.write_log(rows)
-        with atomic(folder.path / "curves.png") as file:
-            file.write(learning_curves(rows))
+        write_whole(folder.path / "curves.png", learning_curves(rows))
         folder.write_tensors("checkpoint.safetensors", trainer.state())
         saved = time.monotonic()
     model.eval()
@@ -303,7 +298,7 @@ def _described(recipe: Recipe, architecture: Architecture, data: Pictures, test:
         "seed": seed,
         "precision": precision,
         "threads": threads,
-        "versions": {"salience": salience.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()},
+        "versions": versions_here(),
     }
 
 
@@ -316,6 +311,4 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path) ->
     changes += ["the weights that it begins with have changed"] if old["start"] != new["start"] else []
     if changes:
         raise InputError(f"{folder} holds another training run: {'; '.join(changes)}. Undo the change, or train in a new folder.")
-    if old["versions"] != new["versions"]:
-        parts = ", ".join(f"{name} {old['versions'].get(name)} then, {value} now" for name, value in new["versions"].items() if old["versions"].get(name) != value)
-        warnings.warn(f"The run began with other versions ({parts}): its weights may differ in the last digits.", UserWarning, stacklevel=3)
+    warn_of_versions(old["versions"], new["versions"], "run", "weights")

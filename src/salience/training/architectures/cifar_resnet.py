@@ -28,19 +28,24 @@ class Block(nn.Module):
         return torch.relu(self.body(x) + shortcut)
 
 
-def build(architecture: Architecture, depth: int) -> nn.Module:
+class CIFARResNet(Architecture):
     """A convolution, three stages of `depth` blocks with width, 2 width and 4 width channels, the mean over the image, one linear layer."""
-    before = architecture.width
-    layers: list[nn.Module] = [nn.Conv2d(architecture.channels, before, 3, 1, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
-    for times in (1, 2, 4):
-        for _ in range(depth):
-            layers.append(Block(before, architecture.width * times))
-            before = architecture.width * times
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, architecture.classes))
+
+    depth: ClassVar[int]
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        before = self.width
+        layers: list[nn.Module] = [nn.Conv2d(self.channels, before, 3, 1, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
+        for times in (1, 2, 4):
+            for _ in range(self.depth):
+                layers.append(Block(before, self.width * times))
+                before = self.width * times
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, self.classes))
 
 
 @register("architecture", "resnet8", cites="He et al. 2016")
-class ResNet8(Architecture):
+class ResNet8(CIFARResNet):
     """Three blocks of two convolutions, shortcuts without weights: 75,290 weights.
 
     Source: He et al. (2016), "Deep residual learning for image recognition", section 4.2, with n = 1.
@@ -51,13 +56,9 @@ class ResNet8(Architecture):
     width: int = option(16, "channels of the first convolution; all others follow", at_least=1)
     depth: ClassVar = 1
 
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depth)
-
 
 @register("architecture", "resnet20", cites="He et al. 2016")
-class ResNet20(Architecture):
+class ResNet20(CIFARResNet):
     """Nine blocks of two convolutions, shortcuts without weights: 269,722 weights.
 
     Source: He et al. (2016), "Deep residual learning for image recognition", section 4.2, with n = 3.
@@ -67,7 +68,3 @@ class ResNet20(Architecture):
 
     width: int = option(16, "channels of the first convolution; all others follow", at_least=1)
     depth: ClassVar = 3
-
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depth)

@@ -1,6 +1,5 @@
 """ResNet-18 to ResNet-101 for small images."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -35,32 +34,42 @@ class Block(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-def basic(before: int, channels: int, stride: int) -> Block:
-    """Two convolutions of 3 x 3."""
-    body = (nn.Conv2d(before, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-    return Block(nn.Sequential(*body), before, channels, stride)
+class ResNet(Architecture):
+    """A convolution of 3 x 3 at full resolution, four stages of blocks, `depths` of them, the mean over the image, one linear layer."""
+
+    depths: ClassVar[tuple[int, ...]]
+    times: ClassVar = 1
+
+    def block(self, before: int, channels: int, stride: int) -> Block:
+        """Two convolutions of 3 x 3."""
+        body = (nn.Conv2d(before, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        return Block(nn.Sequential(*body), before, channels, stride)
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        before = self.width
+        layers: list[nn.Module] = [nn.Conv2d(self.channels, before, 3, 1, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
+        for stage, depth in enumerate(self.depths):
+            channels = self.width * 2**stage
+            for place in range(depth):
+                layers.append(self.block(before, channels, 2 if stage and not place else 1))
+                before = self.times * channels
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, self.classes))
 
 
-def bottleneck(before: int, channels: int, stride: int) -> Block:
-    """Convolutions of 1 x 1, 3 x 3 and 1 x 1; the last has four times the channels."""
-    first = (nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-    return Block(nn.Sequential(*first, nn.Conv2d(channels, 4 * channels, 1, bias=False), nn.BatchNorm2d(4 * channels)), before, 4 * channels, stride)
+class BottleneckResNet(ResNet):
+    """The same of blocks that narrow the image's channels for their convolution of 3 x 3."""
 
+    times: ClassVar = 4
 
-def build(architecture: Architecture, depths: tuple[int, ...], block: Callable[[int, int, int], Block], times: int) -> nn.Module:
-    """A convolution of 3 x 3 at full resolution, four stages of blocks, the mean over the image, one linear layer."""
-    w = architecture.width
-    layers: list[nn.Module] = [nn.Conv2d(architecture.channels, w, 3, 1, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()]
-    before = w
-    for stage, depth in enumerate(depths):
-        for place in range(depth):
-            layers.append(block(before, w * 2**stage, 2 if stage and not place else 1))
-            before = times * w * 2**stage
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, architecture.classes))
+    def block(self, before: int, channels: int, stride: int) -> Block:
+        """Convolutions of 1 x 1, 3 x 3 and 1 x 1; the last has four times the channels."""
+        first = (nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        return Block(nn.Sequential(*first, nn.Conv2d(channels, 4 * channels, 1, bias=False), nn.BatchNorm2d(4 * channels)), before, 4 * channels, stride)
 
 
 @register("architecture", "resnet18", cites="He et al. 2016")
-class ResNet18(Architecture):
+class ResNet18(ResNet):
     """Eight blocks of two convolutions.
 
     Source: He et al. (2016), "Deep residual learning for image recognition".
@@ -71,13 +80,9 @@ class ResNet18(Architecture):
     width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST)
     depths: ClassVar = (2, 2, 2, 2)
 
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths, basic, 1)
-
 
 @register("architecture", "resnet34", cites="He et al. 2016")
-class ResNet34(Architecture):
+class ResNet34(ResNet):
     """Sixteen blocks of two convolutions.
 
     Source: He et al. (2016), "Deep residual learning for image recognition".
@@ -88,13 +93,9 @@ class ResNet34(Architecture):
     width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST)
     depths: ClassVar = (3, 4, 6, 3)
 
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths, basic, 1)
-
 
 @register("architecture", "resnet50", cites="He et al. 2016")
-class ResNet50(Architecture):
+class ResNet50(BottleneckResNet):
     """Sixteen blocks of three convolutions.
 
     Source: He et al. (2016), "Deep residual learning for image recognition".
@@ -105,13 +106,9 @@ class ResNet50(Architecture):
     width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST // 4)
     depths: ClassVar = (3, 4, 6, 3)
 
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths, bottleneck, 4)
-
 
 @register("architecture", "resnet101", cites="He et al. 2016")
-class ResNet101(Architecture):
+class ResNet101(BottleneckResNet):
     """Thirty-three blocks of three convolutions.
 
     Source: He et al. (2016), "Deep residual learning for image recognition".
@@ -121,7 +118,3 @@ class ResNet101(Architecture):
 
     width: int = option(64, "channels of the first convolution; all others follow", at_least=NARROWEST // 4)
     depths: ClassVar = (3, 4, 23, 3)
-
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths, bottleneck, 4)

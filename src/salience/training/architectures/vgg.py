@@ -12,19 +12,24 @@ TIMES = (1, 2, 4, 8, 8)
 """Channels of each stage, in units of the width."""
 
 
-def build(architecture: Architecture, depths: tuple[int, ...]) -> nn.Module:
-    """Five stages of `depths` convolutions of 3 x 3, each with batch norm and ReLU, a max pooling after each stage, and one linear layer."""
-    layers: list[nn.Module] = []
-    channels = [architecture.channels, *(architecture.width * times for times in TIMES)]
-    for depth, (before, after) in zip(depths, pairwise(channels), strict=True):
-        for place in range(depth):
-            layers += [nn.Conv2d(after if place else before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], architecture.classes))
+class VGG(Architecture):
+    """Five stages of convolutions of 3 x 3, `depths` of them, each with batch norm and ReLU, a max pooling after each stage, and one linear layer."""
+
+    depths: ClassVar[tuple[int, ...]]
+
+    def build(self) -> nn.Module:
+        """An untrained network."""
+        layers: list[nn.Module] = []
+        channels = [self.channels, *(self.width * times for times in TIMES)]
+        for depth, (before, after) in zip(self.depths, pairwise(channels), strict=True):
+            for place in range(depth):
+                layers += [nn.Conv2d(after if place else before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            layers.append(nn.MaxPool2d(2))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], self.classes))
 
 
 @register("architecture", "vgg11", cites="Simonyan & Zisserman 2015")
-class VGG11(Architecture):
+class VGG11(VGG):
     """Eight convolutions and one linear layer.
 
     Source: Simonyan & Zisserman (2015), "Very deep convolutional networks", configuration A.
@@ -34,13 +39,9 @@ class VGG11(Architecture):
 
     depths: ClassVar = (1, 1, 2, 2, 2)
 
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths)
-
 
 @register("architecture", "vgg16", cites="Simonyan & Zisserman 2015")
-class VGG16(Architecture):
+class VGG16(VGG):
     """Thirteen convolutions and one linear layer.
 
     Source: Simonyan & Zisserman (2015), "Very deep convolutional networks", configuration D.
@@ -49,7 +50,3 @@ class VGG16(Architecture):
     """
 
     depths: ClassVar = (2, 2, 3, 3, 3)
-
-    def build(self) -> nn.Module:
-        """An untrained network."""
-        return build(self, self.depths)
