@@ -1,5 +1,7 @@
 """The quick gradient is the gradient."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -502,7 +504,18 @@ def inference_inside(net, x):
     return net.conv(x) * factor
 
 
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # scripting is deprecated, but networks that use it are about
+    scripted = torch.jit.script(swish)
+
+
 ODD = {
+    "a scripted function beside another path": lambda net, x: scripted(net.conv(x)) + x.mean(),
+    "a scripted function and no other path": lambda net, x: scripted(net.conv(x)),
     "own gradient of a convolution": lambda net, x: Swish.apply(net.conv(x)) + net.conv(x),
     "own gradient of a padding": lambda net, x: Swish.apply(F.pad(x, (1, 0, 0, 1))) * F.pad(x, (1, 0, 0, 1)),
     "kernels of the image": kernels_of_the_image,
@@ -535,3 +548,14 @@ def test_odd_networks_have_their_own_gradient(name):
     assert torch.allclose(found, outputs, rtol=1e-4, atol=1e-6)
     assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6)
     assert expected.abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:The outputs")
+def test_a_convolution_in_bfloat16_before_a_batch_norm_in_float32():
+    """Such networks, as mixed precision leaves them, were not taken at all."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    module[0].bfloat16()
+    images, targets = pictures(2, 8, 9), torch.tensor([1, 2])
+    inputs = images.clone().requires_grad_(True)
+    (expected,) = torch.autograd.grad(module(inputs.bfloat16()).gather(1, targets[:, None]).sum(), inputs)
+    assert torch.allclose(sal.Model(module).gradient(images, targets), expected, rtol=0.05, atol=1e-3)

@@ -7,6 +7,7 @@ from torch import nn
 import salience as sal
 from salience.core.draws import Stream
 from salience.perturb import weights
+from salience.perturb.randomise import parts_of, randomised
 from salience.perturb.tune import accuracy_drop, tuned_weight_sigma
 from salience.perturb.weights import WeightNoise
 
@@ -127,3 +128,35 @@ def test_draws_do_not_depend_on_threads(conv, monkeypatch):
     assert (found[0] == found[1]).all()
     assert len(found[0]) > 300
     assert len(set(found[0].tolist())) > 0.99 * len(found[0])
+
+
+class Caching(nn.Module):
+    """Keeps what it makes of its weights in evaluation mode until the mode changes, as the attention of timm's LeViT and TinyViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.kept = nn.Parameter(torch.tensor([1.0, 2.0])), None
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.kept = None
+        return self
+
+    def forward(self, x):
+        if self.training:
+            return x.mean((2, 3))[:, :2] * self.scale
+        self.kept = self.scale.detach() + 0 if self.kept is None else self.kept
+        return x.mean((2, 3))[:, :2] * self.kept
+
+
+def test_what_a_network_keeps_of_its_weights_is_forgotten_when_they_change(photos):
+    model = sal.Model(Caching())
+    with model.frozen():
+        before = model.outputs(photos)  # keeps the scale
+        for change in (WeightNoise(model).applied(HERE, 0, 0.5), randomised(parts_of(model), HERE)):
+            with change:
+                assert not torch.allclose(model.outputs(photos), before)
+            assert torch.equal(model.outputs(photos), before)
+    model.module.scale.data *= 3  # as a step of training does
+    assert torch.allclose(model.outputs(photos), 3 * before)
+    assert model.module.training

@@ -27,10 +27,22 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     try:
         for module in training:
             module.training = False
+        if training:
+            forget(network)
         yield
     finally:
         for module in training:
             module.training = True
+
+
+def forget(network: nn.Module) -> None:
+    """Have modules drop what they keep of their weights in evaluation mode, as LeViT's attention keeps its biases: those with a ``train`` of their own are told that the mode changes. All modes stay."""
+    for module in network.modules():
+        if type(module).train is not nn.Module.train and not isinstance(module, torch.jit.ScriptModule):
+            modes = [(each, each.training) for each in module.modules()]
+            module.train(False)
+            for each, mode in modes:
+                each.training = mode
 
 
 _kept: WeakSet[nn.Module] = WeakSet()

@@ -12,20 +12,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import TracebackType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from salience.core.errors import InputError
 from salience.core.quick_functions import Affine, ClampInPlace, Convolved, How, Padded, Pair
 
 
 class StaleError(Exception):
-    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func takes what waits, the network looks at gradients, or activations are made anew."""
+    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func, or a scripted one, takes what waits, the network looks at gradients, or activations are made anew."""
 
 
 class Waiting(Tensor):
@@ -39,6 +40,7 @@ class Waiting(Tensor):
     version: int
     state: tuple[bool, bool, torch.dtype]
     computed: Tensor | None
+    within: "Quick"
 
     @classmethod
     def on(cls, x: Tensor, sizes: Sequence[int], dtype: torch.dtype) -> Any:
@@ -78,7 +80,10 @@ class Waiting(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]
-        """Called where torch's own code gets hold of it unseen."""
+        """Called where torch's own code gets hold of it unseen, a scripted function say: beneath the graph, where a gradient would be lost."""
+        for each in tree_leaves((args, kwargs)):
+            if isinstance(each, Waiting) and each.state[0] and each.x.requires_grad:
+                each.within.lost = True
         args, kwargs = settled((args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -132,8 +137,8 @@ class Convolution(Waiting):
         return _convolved(self.x, self.weight, self.bias, *self.how)
 
     def normalised(self, scale: Tensor, shift: Tensor) -> Tensor | None:
-        """The convolution times `scale` plus `shift`, both (channels,), in one; None under another gradient or autocast mode than its own."""
-        if self.state != _state(self.x):
+        """The convolution times `scale` plus `shift`, both (channels,), in one; None under another gradient or autocast mode than its own, or if their precisions differ."""
+        if self.state != _state(self.x) or scale.dtype != self.weight.dtype:
             return None
         shift = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
         return _convolved(self.x, self.weight * scale.view(-1, 1, 1, 1), shift, *self.how)
@@ -143,10 +148,18 @@ class Quick(TorchFunctionMode):
     """Inside, the functions of `QUICK` are replaced, and what `AWAITED` names waits for the call that follows it."""
 
     pending: Waiting | None = None
+    lost: bool = False
 
     def __init__(self, functions: Mapping[Callable, Callable]) -> None:
         super().__init__()
         self.functions = functions
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Refuse a pass that lost a gradient."""
+        super().__exit__(kind, error, trace)
+        self.pending = None
+        if self.lost:
+            raise StaleError
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
@@ -167,7 +180,7 @@ class Quick(TorchFunctionMode):
             raise StaleError
         made = None if replacement is None else replacement(*args, **kwargs)
         if isinstance(made, Waiting):
-            self.pending = made
+            self.pending, made.within = made, self
         return func(*args, **kwargs) if made is None else made
 
 

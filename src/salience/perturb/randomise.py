@@ -12,6 +12,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
 from salience.core.model import Model
+from salience.core.network import forget
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,13 @@ def randomised(parts: Sequence[Part], stream: Stream) -> Iterator[None]:
                 if isinstance(buffer, Tensor):
                     changed.append((buffer, buffer.data))
                     buffer.data = torch.full_like(buffer, value)
+            forget(part.module)
         yield
     finally:
         for tensor, original in reversed(changed):
             tensor.data = original
+        for part in parts:
+            forget(part.module)
 
 
 def _drawn(part: Part, key: str, parameter: Tensor, stream: Stream) -> Tensor:

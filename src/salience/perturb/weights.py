@@ -11,6 +11,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream, in_threads
 from salience.core.errors import InputError
 from salience.core.model import Model
+from salience.core.network import forget
 
 BLOCK = 2**18
 """Numbers drawn from one generator."""
@@ -47,6 +48,8 @@ class WeightNoise:
         if model.tape is not None:
             raise InputError("Explanations of networks with noise in their weights cannot be attacked: attack gradient, smoothgrad or another method without weight noise.")
         self.parameters = parameters_of(model)
+        assert isinstance(model, Model)  # or it would have been refused
+        self.network = model.module
         self.originals = [parameter.data for parameter in self.parameters]
         self.buffer = np.empty(sum(parameter.numel() for parameter in self.parameters), dtype=np.float32)
 
@@ -64,10 +67,12 @@ class WeightNoise:
         try:
             for parameter, original, factor in zip(self.parameters, self.originals, factors.split([each.numel() for each in self.originals]), strict=True):
                 parameter.data = original * factor.view(original.shape).to(original)
+            forget(self.network)
             yield
         finally:
             for parameter, original in zip(self.parameters, self.originals, strict=True):
                 parameter.data = original
+            forget(self.network)
 
     def _fill(self, stream: Stream, draw: int) -> None:
         """Standard normal numbers, in blocks of fixed size, each keyed alone so that threads can share the work."""
