@@ -29,7 +29,7 @@ from salience.studies.study import Data, Study
 PUBLISHED = {GRADIENT: ("0.60", "0.49"), SMOOTH: ("0.54", "0.37"), UNIFORM: ("0.57", "0.38"), BETA_SMOOTHING: ("0.62", "0.45")}
 CONTROLS = ("random", "centre")
 LIKELIEST = 20
-MOSAICS = 240
+MOSAICS = 120
 
 
 @register("dataset", "two_objects")

@@ -19,7 +19,9 @@ from salience.zoo.images import load_images
 class Mosaic(Dataset):
     """A grid of photographs of different classes from another data set: where each class is, is known exactly.
 
-    Mosaic k is drawn from the seed and k alone. Each photograph's centre is cut to a square and resized. The labels
+    Mosaics take their photographs from all of them in a random order, so that no two share one: what holds of pictures
+    drawn independently, intervals and tests, holds of them. Where more are asked for, a new round through the photographs
+    begins, and a warning says so. Each photograph's centre is cut to a square and resized. The labels
     are those of the photographs, row by row; a class's mask is its cell. Models that crop their input cut off
     the mosaic's border: load with ``fit="squash"`` to show them all of it.
 
@@ -33,7 +35,7 @@ class Mosaic(Dataset):
     rows: int = option(2, "rows of the grid", at_least=1)
     columns: int = option(2, "columns of the grid", at_least=1)
     cell: int = option(224, "side of a cell, in pixels", at_least=1)
-    number: int | None = option(None, "how many mosaics; none: as many as photographs", at_least=1)
+    number: int | None = option(None, "how many mosaics; none: as many as share no photograph", at_least=1)
     seed: int = option(0, "seed of the choice of photographs")
 
     def _labels_of(self, place: int) -> tuple[int, ...]:
@@ -58,28 +60,53 @@ class Mosaic(Dataset):
 
     def size(self) -> int:
         """The number of mosaics."""
-        return self.number or len(self._labels)
+        return len(self._chosen)
 
-    def _chosen(self, place: int) -> list[int]:
-        """Photographs in a random order, each taken if none of its classes is there yet."""
+    @cached_property
+    def _chosen(self) -> list[list[int]]:
+        """The photographs of each mosaic."""
+        mosaics = self._round(0)
+        if not mosaics:
+            raise InputError(f"The photographs of {self.of} share too many classes for a mosaic of {self.rows} x {self.columns}: give more of them, or a smaller grid.")
+        if self.number is None:
+            return mosaics
+        if self.number > len(mosaics):
+            warnings.warn(
+                f"Of {self.number} mosaics only {len(mosaics)} share no photograph, so intervals over all of them are too narrow: leave number out, or give more photographs.",
+                UserWarning,
+                stacklevel=2,
+            )
+        turn = 0
+        while len(mosaics) < self.number:
+            turn += 1
+            mosaics += self._round(turn)
+        return mosaics[: self.number]
+
+    def _round(self, turn: int) -> list[list[int]]:
+        """Mosaics that share no photograph: the photographs in a random order, each in the first mosaic with room for it that has none of its classes yet."""
         stream: Stream = streams(self.seed, 1)[0]
-        chosen: list[int] = []
-        there: set[int] = set()
-        for candidate in stream.generator("mosaic", place).permutation(len(self._labels)).tolist():
+        begun: list[tuple[list[int], set[int]]] = []
+        whole = []
+        for candidate in stream.generator("mosaics", turn).permutation(len(self._labels)).tolist():
             labels = self._labels[candidate]
-            if labels and there.isdisjoint(labels):
-                chosen.append(candidate)
-                there.update(labels)
-            if len(chosen) == self.rows * self.columns:
-                return chosen
-        raise InputError(f"The photographs of {self.of} share too many classes for a mosaic of {self.rows} x {self.columns}: give more of them, or a smaller grid.")
+            if not labels:
+                continue
+            place = next((place for place, (_, there) in enumerate(begun) if there.isdisjoint(labels)), len(begun))
+            if place == len(begun):
+                begun.append(([], set()))
+            photographs, there = begun[place]
+            photographs.append(candidate)
+            there.update(labels)
+            if len(photographs) == self.rows * self.columns:
+                whole.append(begun.pop(place)[0])
+        return whole
 
     def item(self, place: int) -> Item:
         """A mosaic as a PIL image."""
         whole = Image.new("RGB", (self.columns * self.cell, self.rows * self.cell))
         cells: dict[int, tuple[int, int]] = {}
         groups: tuple[tuple[int, ...], ...] = ()
-        for number, chosen in enumerate(self._chosen(place)):
+        for number, chosen in enumerate(self._chosen[place]):
             item, corner = self.of[chosen], divmod(number, self.columns)
             picture = load_images(item.picture).pictures[0]
             whole.paste(ImageOps.fit(picture, (self.cell, self.cell), Image.Resampling.BICUBIC), (corner[1] * self.cell, corner[0] * self.cell))
