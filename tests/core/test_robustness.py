@@ -243,3 +243,16 @@ def test_black_boxes_and_functions_of_the_user(conv, pictures):
 
         own = pair(brightness, box, pictures, FLIP)
         assert torch.allclose(own.clean, own.perturbed)
+
+
+@pytest.mark.parametrize("perturbation", [Translation(right=0.3), Rotation(degrees=20)], ids=str)
+def test_what_a_perturbation_repeats_of_the_edge_is_not_added_up_there(perturbation, pictures):
+    """The score is the sum of all pixels: each pixel in view counts once, also those at the edge, as gradient_shap has it."""
+    model = sal.Model(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), name="sum")
+    inputs = pictures.clone().requires_grad_(True)
+    seen_through(model, perturbation)._forward(inputs)[:, 0].sum().backward()
+    gradient, usual = inputs.grad[:, 0], 1 / (11 * 14)
+    assert gradient.max() < 1.6 * usual  # bilinear weights of a turned picture add up to a little more than 1 in places
+    if isinstance(perturbation, Translation):
+        assert torch.allclose(gradient[..., :-4], torch.tensor(usual))
+        assert not gradient[..., -4:].any()

@@ -31,3 +31,9 @@ def test_corners_are_lost():
     assert visible[:, 15].all()
     assert not visible[[0, 0, -1, -1], [0, -1, 0, -1]].any()
     assert torch.equal(Rotation(degrees=0).visible((5, 7)), torch.ones(5, 7, dtype=torch.bool))
+
+
+def test_what_comes_from_inside():
+    inside = Rotation(degrees=45).inside((31, 31))
+    assert inside[15].sum() == inside[:, 15].sum() == 31
+    assert not inside[[0, 0, -1, -1], [0, -1, 0, -1]].any()

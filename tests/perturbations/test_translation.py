@@ -22,3 +22,9 @@ def test_exactly_undone_where_visible():
     assert visible.sum() == (11 - 2) * (13 - 3)
     assert not visible[:, :3].any()
     assert not visible[-2:].any()
+
+
+def test_what_comes_from_inside():
+    inside = Translation(right=0.3, down=-0.2).inside((10, 10))
+    assert inside[:8, 3:].all()
+    assert inside.sum() == 56

@@ -58,6 +58,10 @@ class Perturbation(Options):
         """Which pixels of an image of that size exist in the perturbed one too."""
         return self.undo(torch.ones(1, 1, *size))[0, 0] > 0.999
 
+    def inside(self, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+        """Which pixels of the perturbed image come from within the clean one, of that size, rather than from its repeated edge."""
+        return torch.ones(size, dtype=torch.bool)
+
     @property
     def geometric(self) -> bool:
         """Whether it moves pixels."""

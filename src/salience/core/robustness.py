@@ -134,10 +134,15 @@ def _in_view(perturbation: Perturbation, images: Images) -> Bool[Tensor, "h w"]:
 
 
 def seen_through(model: Classifier, perturbation: Perturbation) -> Classifier:
-    """A view of the same model that looks at the perturbed image: z -> f(T(z)). The model is not changed."""
+    """A view of the same model that looks at the perturbed image: z -> f(T(z)). The model is not changed.
+
+    What T repeats of the image's edge has no gradient: it would add up in the outermost pixels.
+    """
 
     def forward(images: Images) -> Tensor:
-        return model._forward(perturbation.apply(images, ()))
+        moved = perturbation.apply(images, ())
+        inside = perturbation.inside((images.shape[-2], images.shape[-1])).to(images.device)
+        return model._forward(torch.where(inside, moved, moved.detach()))
 
     return model.using(_forward=forward, forward=forward)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core.draws import Stream
@@ -34,6 +35,10 @@ class Rotation(Perturbation):
     def undo(self, maps: Maps) -> Maps:
         """The maps turned back; 0 where they have no pixel."""
         return self._turned(maps, -self.degrees, "zeros")
+
+    def inside(self, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+        """All but the corners that came into view."""
+        return self._turned(torch.ones(1, 1, *size), self.degrees, "zeros")[0, 0] > 0.999
 
     def _turned(self, values: Tensor, degrees: float, beyond: str) -> Tensor:
         (h, w), angle = values.shape[-2:], math.radians(degrees)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from salience.core.draws import Stream
@@ -34,6 +35,10 @@ class Translation(Perturbation):
         """The maps shifted back; 0 where they have no pixel."""
         moved, inside = self._shifted(maps, -1)
         return moved * inside
+
+    def inside(self, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+        """All but the strips that came into view."""
+        return self._shifted(torch.empty(size), 1)[1]
 
     def _shifted(self, values: Tensor, sign: int) -> tuple[Tensor, Tensor]:
         """The shifted values, edges repeated, and where they come from inside, (h, w)."""
