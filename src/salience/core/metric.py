@@ -170,7 +170,7 @@ class Metric(Options):
             _warn_of_other_targets(made_for, indices, view)
             maker = None if explainer is None else Explainer.from_value(explainer)
             case = Case(
-                view if maker is None else maker.prepare(view, images),
+                maker.prepare(view, images) if maker is not None and self.facts.get("needs_explainer") else view,
                 images,
                 indices,
                 checked,

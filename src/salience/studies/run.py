@@ -71,7 +71,8 @@ def run_study(
             raise InputError(f"{workers} workers of {threads} thread(s) each are more than the {cores} core(s) here: take fewer, or let the study begin with fewer threads.")
         if old is not None and threads != old["threads"]:
             raise InputError(f"The study began with {old['threads']} thread(s), on which its last digits depend: leave the threads as they were.")
-        manifest, units = describe(planned, shard, threads), planned.part(shard)
+        manifest = describe(planned, shard, threads, old, report)
+        units = [replace(unit, weight_sigma=manifest["weight_sigma"].get(unit.model)) for unit in planned.part(shard)]
         complete = set() if old is None else _continued(store, old, manifest, units)
         store.write_manifest(manifest)
         kept = set(list(planned.images)[: study.keep_maps])

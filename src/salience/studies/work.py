@@ -45,12 +45,14 @@ class Unit:
         image: Its name.
         model: Name of the model.
         method: Specification of the method.
+        weight_sigma: What ``weight_sigma=auto`` takes, for all pictures alike; None if no method asks for it.
     """
 
     place: int
     image: str
     model: str
     method: str
+    weight_sigma: float | None = None
 
     @property
     def id(self) -> str:
@@ -146,6 +148,7 @@ class _Work:
         try:
             item = _data(study.model_dump_json())[self.unit.place]
             model = model_of(self.unit.model, study.device, study.precision, study.chunk)
+            model = model if self.unit.weight_sigma is None else model.using(weight_sigma=self.unit.weight_sigma)
             image = load_images([item.picture], model, study.fit)
             outputs = model.outputs(image.as_subclass(Tensor).to(model.device))
             targets = [int(outputs.argmax())] if study.data.targets == "predicted" else self.labels(item, outputs[0])
