@@ -69,7 +69,7 @@ class RawCosine(Metric):
         """The cosine of the two maps."""
         explainer, model = case.explainer, case.model
         assert explainer is not None
-        view = model.using(score=model.named_score(case.score or model.available_score(explainer.score)))
+        view = model.using(score=model.named_score(case.score, explainer.score))
         pair = compared(explainer, view, case.images, case.targets, case.draws, self.perturbation, self.variant, case.maps)
         return Judgement(sal.similarity("cosine", *pair.raw))
 

@@ -52,7 +52,7 @@ def quantus_explain_func(method: object, *, score: str | Callable | None = None,
         indices = torch.as_tensor(np.asarray(targets).reshape(-1).astype(np.int64), device=classifier.device)
         if len(indices) != len(images):
             raise InputError(f"{len(indices)} targets were given for {len(images)} images: give one per image.")
-        chosen = classifier.named_score(score or classifier.available_score(explainer.score))
+        chosen = classifier.named_score(score, explainer.score)
         sources = streams(seed if isinstance(seed, int) else next(seed), len(images))
         with torch.inference_mode(False), classifier.frozen():
             view = explainer.prepare(classifier.using(score=chosen, chunk=chunk or classifier.chunk, progress=None), images)

@@ -149,7 +149,7 @@ class Attack(Perturbation):
         attack = self.aiming(toward is not None)
         check_differentiable(self.method)
         images, sources = checked_images(images, model), streams(seed, len(images))
-        score = model.named_score(model.available_score(self.method.score))
+        score = model.named_score(None, self.method.score)
         view = model.using(score=score, progress=None)
         with torch.inference_mode(False), model.frozen(), as_written(), without_denormals():
             images, weights = images.clamp(0, 1), model.weights_hash()  # a copy, and what rounding has put outside would count as change

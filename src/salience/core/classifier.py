@@ -208,8 +208,12 @@ class Classifier:
             "outputs": self.outputs_kind,
         }
 
-    def named_score(self, score: "str | Callable | Score") -> Score:
-        """The score of that name for this model's kind of outputs; where classes do not exclude each other the probability is the sigmoid."""
+    def named_score(self, score: "str | Callable | Score | None" = None, otherwise: str = "logit") -> Score:
+        """The score of that name for this model's kind of outputs; where classes do not exclude each other the probability is the sigmoid.
+
+        Without one it is `otherwise`; the probability where that is the logit, which cannot be had.
+        """
+        score = score or ("probability" if self.probabilities and otherwise == "logit" else otherwise)
         if self.multilabel and score in ("probability", "log_probability"):
             if score == "log_probability":
                 raise InputError(f"The classes of {self.name} do not exclude each other: use score='sigmoid' or 'logit' instead of 'log_probability'.")
@@ -219,11 +223,7 @@ class Classifier:
     @property
     def bound_score(self) -> Score:
         """The score of this call: the one bound by `using`, else the logit or what stands for it."""
-        return self.score or self.named_score(self.available_score("logit"))
-
-    def available_score(self, wanted: str) -> str:
-        """The score that a method takes by default; the probability where logits cannot be had."""
-        return "probability" if self.probabilities and wanted == "logit" else wanted
+        return self.score or self.named_score()
 
     def as_probabilities(self, outputs: Outputs) -> Outputs:
         """Outputs as probabilities: softmax of logits, sigmoid where classes do not exclude each other."""

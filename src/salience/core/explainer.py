@@ -118,7 +118,7 @@ class Explainer(Options):
         images = checked_images(images, model)
         sources = streams(seed, len(images))
         self.check_score(score)
-        chosen = model.named_score(score or model.available_score(self.score))
+        chosen = model.named_score(score, self.score)
         view = model.using(chunk=chunk or model.chunk, score=chosen, progress=None)
         with torch.inference_mode(False), model.frozen():
             images, weights = images.clone(), model.weights_hash()

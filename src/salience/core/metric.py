@@ -101,7 +101,7 @@ class Case:
         explainer, model = self.explainer, self.model
         if explainer is None:
             raise InputError("This metric makes new maps: give the explainer, for example explainer='gradient'.")
-        view = model.using(score=model.named_score(self.score or model.available_score(explainer.score)), progress=None)
+        view = model.using(score=model.named_score(self.score, explainer.score), progress=None)
         return explainer.attribute(view, images, targets, draws).maps.detach().float()
 
 
@@ -164,7 +164,7 @@ class Metric(Options):
         if self.facts.get("needs_explainer") and own_score not in (None, *SCORES):
             raise InputError(f"{self.name} makes new maps, and {own_score}, which these maps explain, is known to your function alone: explain one of {', '.join(SCORES)}.")
         checked = checked_maps(maps, images)
-        view = model.using(chunk=chunk or model.chunk, score=model.named_score(score or model.available_score(self.own_score)), progress=progress)
+        view = model.using(chunk=chunk or model.chunk, score=model.named_score(score, self.own_score), progress=progress)
         with torch.inference_mode(False), model.frozen():
             indices = (_indices(targets, view, images) if explained is None else explained).to(images.device)
             _warn_of_other_targets(made_for, indices, view)

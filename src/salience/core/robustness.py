@@ -102,7 +102,7 @@ def compared(
     Raises:
         InputError: If the perturbation leaves no pixel in view.
     """
-    view = model.using(score=model.score or model.named_score(model.available_score(explainer.score)), progress=None)
+    view = model.using(score=model.score or model.named_score(None, explainer.score), progress=None)
     geometric = perturbation.geometric and variant in ("common", "fresh")
     visible = _in_view(perturbation, images) if geometric else torch.ones(images.shape[-2:], dtype=torch.bool)
     with torch.inference_mode(False), view.frozen():

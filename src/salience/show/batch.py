@@ -179,7 +179,7 @@ def _check(request: Request, model: Classifier, explainers: Sequence[Explainer],
     if not any(explainer.heeds_score for explainer in explainers):
         explainers[0].check_score(request.score)
     for explainer in explainers:
-        model.named_score(request.score or model.available_score(explainer.score))
+        model.named_score(request.score, explainer.score)
         *around, innermost = explainer.nested()
         for each in around:
             if not isinstance(each, InputNoise):  # which needs no more of the network than its base
