@@ -1,6 +1,7 @@
 """What one unit of a study computes: its rows, whatever becomes of them."""
 
 import dataclasses
+import json
 import time
 
 import numpy as np
@@ -203,6 +204,20 @@ def test_seeds_of_pictures_differ_and_those_of_weights_are_shared(folder):
     assert a != b
     assert shared == again
     assert seeds_of(study, "a", 1)[1] != shared
+
+
+def test_two_objects_of_one_class_are_explained_once(folder):
+    """A car and a truck of which a model sees the same class: each row was there twice, and counted twice in means over rows."""
+    painted = np.zeros((24, 32), np.uint8)
+    painted[:8], painted[16:] = 1, 2
+    for number in range(4):
+        Image.fromarray(painted).save(folder / "pictures" / f"{number}.mask.png")
+    names = {"classes": {"1": "car", "2": "truck"}, "coco_to_imagenet": {"car": [0, 1, 2, 3, 4], "truck": [4, 3, 2, 1, 0]}}
+    (folder / "pictures" / "classes.json").write_text(json.dumps(names))
+    data = "data: {dataset: coco, root: pictures, labels: imagenet, targets: all_labels}\n"
+    (folder / "study.yaml").write_text(f"name: twice\nmodels: python:tiny_models:net\n{data}methods: [gradient]\nmetrics: [gini]\n")
+    rows = run_study(read_study("study.yaml"), "out").rows()
+    assert len(rows) == len({tuple(row[key] for key in KEY) for row in rows}) == 8
 
 
 def test_seconds_count_the_maps_of_a_perturbed_picture_once(folder, monkeypatch):

@@ -167,7 +167,7 @@ class _Work:
         return self.result
 
     def labels(self, item: Item, outputs: Tensor) -> list[int]:
-        """The labels to explain; of several classes of one object the one that the model finds likeliest."""
+        """The labels to explain, each once; of several classes of one object the one that the model finds likeliest."""
         classes = len(outputs)
         if not item.labels:
             raise UndefinedError(f"{item.name} has no label: give labels, or explain the predicted class (targets: predicted).")
@@ -175,7 +175,7 @@ class _Work:
         if wrong:
             raise UndefinedError(f"{item.name} has the label {wrong[0]}, but the model has classes 0 to {classes - 1}.")
         objects = item.groups or tuple((label,) for label in item.labels)
-        chosen = [max(group, key=lambda label: outputs[label].item()) for group in objects]
+        chosen = list(dict.fromkeys(max(group, key=lambda label: outputs[label].item()) for group in objects))
         return chosen if self.study.data.targets == "all_labels" else chosen[:1]
 
     def map_of(self, model: Classifier, image: Photographs, item: Item, target: int, seed: int, key: Row) -> None:

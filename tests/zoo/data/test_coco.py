@@ -118,6 +118,8 @@ def test_labels_from_a_file(root):
     assert item.groups == ((4,), (9, 4))
     assert (item.masks[9] == block(10, 0, 20, 10)).all()
     assert (item.masks[4] == (block(0, 20, 5, 30) | block(10, 0, 20, 10))).all()
+    (root / "mine.json").write_text(json.dumps({"cat": 4, "dog": 4}))
+    assert load_dataset("coco", root=root, labels="mine.json")[2].groups == ((4,),)
     (root / "mine.json").write_text(json.dumps({"cat": "four"}))
     with pytest.raises(sal.InputError, match=r"mine\.json: cat must have a class index, or a list of them, whole numbers from 0\.$"):
         load_dataset("coco", root=root, labels="mine.json")

@@ -94,7 +94,7 @@ class Coco(Dataset):
         for number, source in classes.items():
             for label in labels[number]:
                 sources[label] = [*sources.get(label, ()), *source]
-        groups = () if self.labels == "own" else tuple(labels[number] for number in classes)
+        groups = () if self.labels == "own" else tuple(dict.fromkeys(labels[number] for number in classes))
         return Item(name, path, tuple(sorted(sources)), Masks(sources, _mask), groups)
 
 
