@@ -144,6 +144,19 @@ def test_with_shared_seeds_the_interval_covers_what_new_seeds_would_give(between
         assert covered(draw, 0) < 0.8
 
 
+def test_a_seed_counts_too_where_each_image_has_one_seed_alone():
+    """Deviations from the images' own means were all 0, as if no seed had an effect: the interval covered 0.67."""
+    seeds, images = np.arange(30) % 5, np.arange(30) // 5
+    values = np.full((30, 5), np.nan)
+    values[np.arange(30), seeds] = seeds + images / 10
+    student = stats.ttest_1samp(np.arange(5) + 0.25, 0).confidence_interval()
+    found = bootstrap_interval(values, shared_seeds=True)
+    assert found.high - found.low >= student.high - student.low
+    values[:15] = np.arange(5)
+    some, every = bootstrap_interval(values, shared_seeds=True), bootstrap_interval(np.tile(np.arange(5.0), (30, 1)), shared_seeds=True)
+    assert some.high - some.low >= 0.95 * (every.high - every.low)
+
+
 def test_with_shared_seeds_the_interval_is_students_where_only_one_thing_varies():
     scores = stats.norm.ppf((np.arange(8) + 0.5) / 8)
     table = scores[:, None] + 1e-6 * scores

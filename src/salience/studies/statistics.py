@@ -100,7 +100,7 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0, re
     images with a chance of 0.95 each it covers 0.66, as in a third of all cases all are hits and it is a point.
 
     Shared seeds (weights drawn once for all images) are resampled as well: the mean over resampled images plus
-    the mean of resampled seed effects (a seed's mean deviation from its images' means), each stretched by
+    the mean of resampled seed effects (a seed's mean deviation from its images' means, or from the mean over images where an image lacks seeds), each stretched by
     sqrt(k / (k - 1)) for its k images or seeds to be of the right variance. As a few seeds cannot reach beyond
     their range, the interval is stretched to the width 2 sqrt(t1² v1 + t2² v2), with the variances v of both means
     and Student's quantiles t of n - 1 and k - 1 degrees of freedom: so it covers about what it says with two seeds as well. Noise within
@@ -158,13 +158,17 @@ def p_of_shared_seeds(values: ArrayLike) -> float:
 
 
 def _images_and_seeds(values: ArrayLike) -> tuple[Float[np.ndarray, " images"], Float[np.ndarray, " seeds"]]:
-    """The mean of each image, and each seed's mean deviation from its images' means, of what has a value."""
+    """The mean of each image, and each seed's mean deviation from its images' means, of what has a value.
+
+    The mean of an image that lacks seeds holds what the others did to it (of a single one, all of it), so its deviations are from the mean over images.
+    """
     table = by_seed(values)
     table = table[np.isfinite(table).any(1)]
     rows = per_image(table).values
-    deviations = table - rows[:, None]
-    effects = _ratio(np.nansum(deviations, 0), np.isfinite(deviations).sum(0))
-    return rows, effects[np.isfinite(effects)]
+    table = table[:, np.isfinite(table).any(0)]
+    lacking = np.isnan(table).any(1)
+    origins = np.where(lacking, rows.mean(), rows) if lacking.any() else rows
+    return rows, np.nanmean(table - origins[:, None], 0)
 
 
 def _reach(rows: np.ndarray, effects: np.ndarray, tail: float) -> float:
