@@ -126,6 +126,7 @@ class TestRandomWeights:
     def test_one_image_has_the_interval_of_its_draws_of_weights(self, conv, photos):
         found = asked(conv, photos[:1], ["gradient"])["random weights"]
         assert found.low < found.figure < found.high
+        assert found.sentence.endswith(" From 3 random networks, so the interval is too narrow.")
 
     def test_the_interval_is_one_of_correlations(self, conv, photos):
         """It was -1.3 to 0.04 for some."""

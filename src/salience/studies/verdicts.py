@@ -102,7 +102,7 @@ class Card:
         interval = _ends(values[0]) if len(self.seen) == 1 else _ends(values, shared_seeds=True)
         if interval is not None:
             interval = (max(-1.0, interval[0]), min(1.0, interval[1]))  # no correlation lies beyond
-        return self.finding("random weights", float(values.mean()), interval, HALF_WAY * max(floor, 0.0), detail)
+        return self.finding("random weights", float(values.mean()), interval, HALF_WAY * max(floor, 0.0), detail, _narrow(values[0], "random networks") if len(self.seen) == 1 else "")
 
     def better(self, metric: str) -> Finding:
         """The difference to the best control, paired by image; of one image give or take what luck does there."""
@@ -196,9 +196,9 @@ class Card:
         return Finding(question, self.image, self.method, None, None, None, None, None, why)
 
 
-def _narrow(images: Sequence | np.ndarray) -> str:
+def _narrow(drawn: Sequence | np.ndarray, of: str = "images") -> str:
     """What to say of an interval over so few images that it covers less than it says."""
-    return f" From {len(images)} images, so the interval is too narrow." if 1 < len(images) < FEWEST_IMAGES else ""
+    return f" From {len(drawn)} {of}, so the interval is too narrow." if 1 < len(drawn) < FEWEST_IMAGES else ""
 
 
 def _ends(values: ArrayLike, shared_seeds: bool = False) -> tuple[float, float] | None:
