@@ -391,6 +391,9 @@ def test_the_command_compare(run):
     assert "They differ in seed: 7 and 9." in out
     assert re.search(r"deletion +gradient +0\.205 +0\.205 +0 \[0, 0\] +1\.000 +1\.000 +7", out)
     assert "not testable: 2 pairs" in out.lower()
+    assert "too narrow" not in out
+    made("c", images=IMAGES[:3], change=lambda row: row | {"value": row["value"] * 0.875})
+    assert "Under 5 pictures an interval is hardly more than the range of their values, so it is too narrow" in " ".join(run("compare", "a", "c")[1].split())
     assert "nan" not in out.lower()
     code, out, _ = run("compare", "a", "b", "a", "--json")
     rows = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]

@@ -199,6 +199,20 @@ def test_too_few_pictures_are_said_to_be(tmp_path):
     assert not any(text.endswith(" ?") for method in METHODS for text, _ in line(first, method))
 
 
+def test_too_few_pairs_are_said_to_be(tmp_path):
+    """Nine pictures each, but two that both have: the difference's interval was printed without a word."""
+
+    def change(row):
+        lost = not 7 <= IMAGES.index(row["image"]) <= 8 and (row["method"] == "gradient") == (row["image"] > "image_08.png")
+        return row | ({"status": "failed", "value": None, "stderr": None} if lost else {"value": row["value"] * 2 if row["method"] == "gradient" else row["value"]})
+
+    found = tables(made(tmp_path / "study", change=change))[0]
+    standings = found.columns[0].comparison.methods
+    assert {each.images for each in standings.values()} == {9}
+    assert 2 in {each.against_best.pairs for each in standings.values() if each.against_best}
+    assert [note for note in found.notes if note.startswith("deletion: under 5 pictures an interval")]
+
+
 def test_who_shares_weight_draws():
     assert [shares_weights(method) for method in ("gradient", "noisegrad", "smoothgrad:base=(noisegrad)", "fusiongrad", "rise")] == [False, True, True, True, False]
 

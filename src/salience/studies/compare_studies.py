@@ -11,7 +11,7 @@ from salience.core.files import finite
 from salience.studies.comparison import PairedTest, holm, paired_test
 from salience.studies.statistics import per_image
 from salience.studies.store import Row, Store
-from salience.studies.summary import Place, cells_of, grouped, shares_draws, threads_of
+from salience.studies.summary import NARROW, Place, cells_of, grouped, is_narrow, shares_draws, threads_of
 from salience.studies.tabulated import p_value, with_interval
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def print_comparison(first: Store, second: Store, found: Sequence[Difference], c
     reasons = dict.fromkeys(each.test.why_not for each in found if each.test.why_not)
     for reason in reasons:
         console.print(Text(f"{reason[0].upper()}{reason[1:]}.", style="dim"))
+    if any(is_narrow(each.test.pairs, each.test.interval) for each in found if not shares_draws(each.metric, each.method)):
+        console.print(Text(f"{NARROW[0].upper()}{NARROW[1:]}.", style="dim"))
     console.print(Text(LEGEND, style="dim"))
 
 

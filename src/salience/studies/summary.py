@@ -12,7 +12,7 @@ from salience.core.errors import InputError
 from salience.core.registry import entries
 from salience.core.spec import build
 from salience.studies.comparison import Comparison, compare
-from salience.studies.statistics import FEWEST_IMAGES, Accuracy, pointing_accuracy
+from salience.studies.statistics import FEWEST_IMAGES, Accuracy, Interval, pointing_accuracy
 from salience.studies.store import Row, Store
 from salience.studies.variance import VarianceSplit, flip_probability, variance_split
 from salience.studies.work import CLASS_KEPT, RELATIVE_ERROR
@@ -96,9 +96,11 @@ class Column:
 
     @property
     def has_narrow_intervals(self) -> bool:
-        """Whether an interval is over so few pictures that it covers less than it says."""
-        alone = (standing for method, standing in self.comparison.methods.items() if not shares_draws(self.metric, method))
-        return any(standing.images < FEWEST_IMAGES and standing.interval.low < standing.interval.high for standing in alone)
+        """Whether an interval, of a mean or a difference, is over so few pictures that it covers less than it says."""
+        alone = [standing for method, standing in self.comparison.methods.items() if not shares_draws(self.metric, method)]
+        best = self.comparison.best
+        tests = [each.against_best for each in alone if each.against_best and best is not None and not shares_draws(self.metric, best)]
+        return any([*(is_narrow(each.images, each.interval) for each in alone), *(is_narrow(each.pairs, each.interval) for each in tests)])
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,17 @@ class Table:
                 )
         narrow = [column.metric for column in self.columns if column.has_narrow_intervals]
         if narrow:
-            found.append(
-                f"{', '.join(narrow)}: under {FEWEST_IMAGES} pictures an interval is hardly more than the range of their values, so it is too narrow (of two it holds the mean in 51 %, not 95 %)."
-            )
+            found.append(f"{', '.join(narrow)}: {NARROW}.")
         return found
+
+
+NARROW = f"under {FEWEST_IMAGES} pictures an interval is hardly more than the range of their values, so it is too narrow (of two it holds the mean in 51 %, not 95 %)"
+"""What to say where `is_narrow`."""
+
+
+def is_narrow(images: int, interval: Interval) -> bool:
+    """Whether an interval that resamples images alone is over so few that it covers less than it says; a point is not."""
+    return images < FEWEST_IMAGES and interval.low < interval.high
 
 
 def left_out(cells: Cells, method: str) -> str:
