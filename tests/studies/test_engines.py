@@ -1,5 +1,6 @@
 """Nothing short of a burnt disk loses or changes a row: workers, signals, a full disk, a cluster whose nodes die."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, same
 
+from salience.studies.engines import local
+from salience.studies.plan import plan
 from salience.studies.run import run_study
 from salience.studies.store import Store
-from salience.studies.study import read_study
+from salience.studies.study import Study, read_study
+from salience.studies.work import Result
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -38,6 +42,18 @@ def test_two_workers_give_the_same_rows(folder, monkeypatch):
     assert two.manifest["threads"] == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert same(two, run_study(study, "one"))
+
+
+def test_results_are_not_kept_until_the_end(folder, monkeypatch):
+    """The process that started the workers held them all, maps too: a study of many pictures filled the memory."""
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    methods = [f"smoothgrad:samples={samples}" for samples in range(2, 12)]
+    study = Study.model_validate({"name": "many", "models": ["python:tiny_models:net"], "data": {"folder": "pictures"}, "methods": methods, "metrics": ["gini"]})
+    results = local(study, [(unit, False) for unit in plan(study).units], 2, 1)
+    assert len([next(results) for _ in range(39)]) == 39
+    gc.collect()
+    assert sum(type(each) is Result for each in gc.get_objects()) < 20
+    assert len(list(results)) == 1
 
 
 def test_killed_and_resumed(folder):

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,15 +40,27 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
     other_end, line = context.Pipe(duplex=False)
     with other_end, line, ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(threads, other_end)) as pool:
         try:
-            with _deaf_children():
-                running = [pool.submit(compute, study, unit, keep) for unit, keep in tasks]
-            for done in as_completed(running):
+
+            def start(unit: Unit, keep: bool) -> Future[Result]:
+                with _deaf_children():
+                    return pool.submit(compute, study, unit, keep)
+
+            for done in _under_way(tasks, 4 * workers, start, partial(wait, return_when=FIRST_COMPLETED)):
                 yield done.result()
         except BrokenProcessPool as error:
             raise InputError("A worker process died, perhaps because the memory is full: take fewer workers, and continue with --resume.") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             line.close()  # nobody waits for what is still being computed
+
+
+def _under_way(tasks: Iterable[tuple[Unit, bool]], most: int, start: Callable[[Unit, bool], Any], await_some: Callable[[list[Any]], tuple[Iterable[Any], Iterable[Any]]]) -> Iterator[Any]:
+    """Tasks that are done, in any order; only a few are started at a time, and none is kept, so that memory does not grow with their number."""
+    todo, running = iter(tasks), list[Any]()
+    while running := [*running, *(start(*task) for task in islice(todo, most - len(running)))]:
+        done, rest = await_some(running)
+        running = list(rest)
+        yield from done
 
 
 @contextmanager
@@ -93,13 +107,8 @@ def on_ray(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threa
     try:
         work = ray.remote(num_cpus=threads, max_retries=-1)(_remote)
         described = study.model_dump_json()
-        waiting: list[Any] = []
-        todo = list(reversed(tasks))
-        while todo or waiting:
-            while todo and len(waiting) < 4 * workers:
-                waiting.append(work.remote(described, *todo.pop(), threads))
-            ready, waiting = ray.wait(waiting)
-            yield from ray.get(ready)
+        for done in _under_way(tasks, 4 * workers, lambda unit, keep: work.remote(described, unit, keep, threads), ray.wait):
+            yield ray.get(done)
     finally:
         if started:
             ray.shutdown()
