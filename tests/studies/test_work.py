@@ -18,6 +18,7 @@ from salience.studies.store import KEY
 from salience.studies.study import Study, read_study
 from salience.studies.summary import tables
 from salience.studies.work import _relative_error, seeds_of
+from salience.zoo.models import load_model
 
 
 def test_every_combination_has_a_row(folder):
@@ -142,6 +143,17 @@ def test_a_file_that_is_missing_fails_alone(folder):
     assert "7.png" in found["7.png"]
     assert store.query("SELECT DISTINCT metric FROM results WHERE image = '0.png' AND status = 'failed'")[1] == [("pointing_game",)]
     assert store.query("SELECT DISTINCT status FROM results WHERE image = '7.png'")[1] == [("failed",)]
+
+
+def test_models_are_not_loaded_again_for_each_picture(folder, monkeypatch):
+    """Two are kept, so a study of three or more loaded each for each picture."""
+    monkeypatch.setenv("BEGUN", "begun")
+    loaded = []
+    monkeypatch.setattr("salience.studies.work.load_model", lambda name, **options: loaded.append(name) or load_model(name, **options))
+    models = [f"python:tiny_models:{name}" for name in ("net", "any_size", "slow")]
+    study = Study.model_validate({"name": "three", "models": models, "data": {"folder": "pictures"}, "methods": ["gradient"], "metrics": ["gini"]})
+    run_study(study, "out")
+    assert len(loaded) <= 2 * len(models)  # once for the manifest, once for the rows
 
 
 def test_files_that_changed_since_the_last_study_are_read_anew(folder):

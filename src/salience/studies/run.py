@@ -76,7 +76,8 @@ def run_study(
         complete = set() if old is None else _continued(store, old, manifest, units)
         store.write_manifest(manifest)
         kept = set(list(planned.images)[: study.keep_maps])
-        tasks = [(unit, unit.image in kept) for unit in units if unit.id not in complete]
+        by_model = sorted(units, key=lambda unit: study.models.index(unit.model))  # so that each is loaded once
+        tasks = [(unit, unit.image in kept) for unit in by_model if unit.id not in complete]
         done = len(units) - len(tasks)
         if report is not None:
             report("computing", done, len(units))

@@ -102,7 +102,7 @@ def _number(*parts: int | str) -> int:
 
 @lru_cache(maxsize=2)
 def model_of(name: str, device: str, precision: str, chunk: int | None) -> Classifier:
-    """The model; kept, because the next unit likely has the same."""
+    """The model; kept, because the next unit has the same, or is the first of the next model."""
     model = load_model(name, device=device, precision=precision)
     model.chunk = chunk
     return model
