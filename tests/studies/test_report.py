@@ -14,7 +14,7 @@ from PIL import Image
 
 from salience import cli
 from salience.core.errors import InputError
-from salience.studies.charts import COLOURS, _band, curves, gallery
+from salience.studies.charts import COLOURS, _band, _drawn_curves, curves, gallery
 from salience.studies.compare_studies import as_row, compare_studies, settings
 from salience.studies.report import write_report
 from salience.studies.statistics import bootstrap_interval
@@ -204,6 +204,13 @@ def test_curves_are_means_over_pictures_of_means_over_seeds(study):
     for place in range(3):
         expected = bootstrap_interval(values[:, place], resamples=20_000)
         assert np.allclose((low[place], high[place]), (expected.low, expected.high), atol=0.05)
+
+
+def test_curves_of_methods_that_draw_weights_have_no_band():
+    """All pictures share the weights, so they do not tell how far others would move the curve: the band held it in half of all cases."""
+    lines = [(np.array([0.0, 1]), np.array([0, value])) for value in (1.0, 2, 4)]
+    figure = _drawn_curves("deletion", {"deletion": {"gradient": lines, "noisegrad": lines}}, ["gradient", "noisegrad"])
+    assert [len(figure.axes[0].lines), len(figure.axes[0].collections)] == [2, 1]
 
 
 def test_curves_of_other_points_are_read_off_at_those_of_the_first():

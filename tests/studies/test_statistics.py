@@ -507,6 +507,19 @@ def test_the_interval_of_pointing_accuracy_covers():
     assert 0.9 <= np.mean(held) <= 0.98
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_interval_of_pointing_accuracy_covers_what_new_seeds_would_give(seeds):
+    """Whether a hit is likely depends on the weights, which all images share: it covered 0.45 to 0.6."""
+    rng, held = numbers(17), []
+    for run in range(200):
+        hits = (rng.random((100, seeds)) < 0.5 + 0.12 * rng.normal(size=seeds)).astype(float)
+        found = pointing_accuracy(hits, np.arange(100) % 4, seed=run, resamples=200, shared_seeds=True)
+        held.append(found.interval.low <= 0.5 <= found.interval.high)
+    assert np.mean(held) >= 0.93
+    assert np.isnan(pointing_accuracy(hits[:, 0], np.arange(100) % 4, shared_seeds=True).interval.low)
+    assert np.isnan(pointing_accuracy([[NAN, NAN]], ["a"], shared_seeds=True).interval.low)
+
+
 def test_pointing_accuracy_with_nothing_to_count():
     nothing = pointing_accuracy([NAN, NAN], ["a", "b"])
     assert np.isnan([nothing.mean, nothing.interval.low]).all()

@@ -132,6 +132,22 @@ def test_metrics_by_class_have_their_mean_over_classes(tmp_path, monkeypatch):
     assert (accuracy.mean, accuracy.classes) == (0.5, {"0": 0.0, "1": 1.0})
 
 
+def test_a_mean_over_classes_counts_draws_that_pictures_share(tmp_path, monkeypatch):
+    monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)
+    monkeypatch.setattr("salience.studies.summary.shares_draws", lambda metric, method: method == "random")
+
+    def change(row):
+        hit = row["image"] < ("image_08" if row["seed"] else "image_12")
+        return row | {"metric": "pointing_game", "value": float(hit)} if row["metric"] == "deletion" else row
+
+    found = column_of(tables(made(tmp_path / "two", change=change, metrics=["pointing_game", "ssim"])), "pointing_game").accuracies
+    assert found["gradient"].mean == found["random"].mean == 0.625
+    assert found["gradient"].interval.high - found["gradient"].interval.low < 0.5
+    assert (found["random"].interval.low, found["random"].interval.high) == (0, 1)
+    alone = made(tmp_path / "one", change=lambda row: change(row) | {"seed": 0}, metrics=["pointing_game", "ssim"])
+    assert np.isnan(column_of(tables(alone), "pointing_game").accuracies["random"].interval.low)
+
+
 def test_an_interval_of_hits_alone_is_said_to_be_too_narrow(tmp_path, monkeypatch):
     """A method that hits in all of 16 pictures with an interval from 1 to 1 looks certain; its true share may be 0.8."""
     monkeypatch.setitem(entries("metric")["pointing_game"].facts, "by_class", True)

@@ -19,7 +19,7 @@ from salience.show.colour import error_scale
 from salience.show.overlay import FAINT, INK, drawing, number, numbers, panels, to_png
 from salience.studies.statistics import generator, per_image
 from salience.studies.store import Store
-from salience.studies.summary import Column
+from salience.studies.summary import Column, shares_draws
 from salience.studies.tabulated import heading
 from salience.studies.work import Unit
 
@@ -71,7 +71,7 @@ class Exhibit:
 
 
 def curves(store: Store) -> list[Chart]:
-    """For every model and metric that has curves, their means over pictures with a 95 % band.
+    """For every model and metric that has curves, their means over pictures with a 95 % band; without one for methods that draw weights, which all pictures share.
 
     Seeds and targets of a picture are averaged first. Where pictures have other points (their sizes differ), their
     curves are read off at those of the first.
@@ -107,7 +107,8 @@ def _drawn_curves(metric: str, panels_of: dict[str, dict[str, list]], methods: S
             x, centre, low, high = _band(lines[method])
             colour, dash = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
             (handles[method],) = each.plot(x, centre, dash, color=colour, linewidth=1.6, marker="o" if len(x) < 20 else None, markersize=3)
-            each.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            if not shares_draws(metric, method):  # the pictures say nothing of how other weights would move the curve
+                each.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         each.set_title(curve, fontsize=10)
         each.set_xlabel(across, fontsize=9)
         if "logarithmic" in across:

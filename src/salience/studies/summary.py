@@ -253,14 +253,17 @@ def _column(metric: str, cells: Cells, rows: Sequence[Row], categories: Mapping[
         comparison,
         {method: variance_split(values, cells.errors[method]) for method, values in cells.values.items()},
         {method: flip_probability(values, cells.values[best]) for method, values in cells.values.items() if best is not None and method != best},
-        {method: _accuracy(method, rows, categories) for method in cells.values} if facts.get("by_class") else {},
+        {method: _accuracy(metric, method, rows, categories) for method in cells.values} if facts.get("by_class") else {},
     )
 
 
-def _accuracy(method: str, rows: Sequence[Row], categories: Mapping[int, str]) -> Accuracy:
+def _accuracy(metric: str, method: str, rows: Sequence[Row], categories: Mapping[int, str]) -> Accuracy:
     """By kind of object: where several class indices stand for one, they are one class."""
-    kept = [row for row in rows if row["method"] == method and row["status"] == "ok"]
-    return pointing_accuracy([row["value"] for row in kept], [categories.get(row["target"], str(row["target"])) for row in kept], [row["image"] for row in kept])
+    kept = {(row["image"], row["target"], row["seed"]): row["value"] for row in rows if row["method"] == method and row["status"] == "ok"}
+    targets, seeds = list(dict.fromkeys(key[:2] for key in kept)), sorted({seed for *_, seed in kept})
+    hits = np.array([[kept.get((*target, seed), np.nan) for seed in seeds] for target in targets], dtype=np.float64)
+    kinds, images = [categories.get(target, str(target)) for _, target in targets], [image for image, _ in targets]
+    return pointing_accuracy(hits, kinds, images, shared_seeds=shares_draws(metric, method))
 
 
 def _facts(metric: str) -> dict:
