@@ -160,6 +160,58 @@ def test_sums_are_alike_in_place_and_not(options, here, copied):
     assert distance(*maps) < 1e-4
 
 
+class Between(nn.Module):
+    """A network with something done to its image, and to the map between a convolution and its batch norm, which gets the convolution's input too."""
+
+    def __init__(self, image, inner):
+        super().__init__()
+        self.source, self.image, self.inner = seeded(Residual), image, inner
+
+    def forward(self, x):
+        net = self.source
+        x = torch.relu(net.conv1(self.image(x)))
+        return net.head(torch.relu(net.bn1(self.inner(net.conv1(x[:, :3]), x))).mean((2, 3)).repeat(1, 2)[:, : net.head.in_features])
+
+
+def changed(view):
+    """In place, through a view: the tensor that it is of, which the network goes on with."""
+
+    def change(x, *rest):
+        view(x, *rest)
+        return x
+
+    return change
+
+
+@pytest.mark.parametrize("options", ["lrp", "lrp:rule=epsilon", "lrp:first=rule", "excitation_backprop:layer=source.conv1"])
+@pytest.mark.parametrize(
+    ("here", "copied"),
+    [
+        (lambda y, x: y.flatten(2).add_(x.flatten(2)), lambda y, x: y + x),
+        (lambda y, _: y[:, :3].mul_(-2), lambda y, _: torch.cat([y[:, :3] * -2, y[:, 3:]], 1)),
+        (lambda y, _: torch.relu_(y.view(y.shape)), lambda y, _: torch.relu(y)),
+    ],
+    ids=["add", "part", "relu"],
+)
+def test_a_batch_norm_is_not_merged_into_a_layer_whose_output_a_view_has_changed(options, here, copied):
+    maps = [sal.explain(options, sal.Model(Between(same, each)), pictures(), targets=1).maps for each in (changed(here), copied)]
+    assert distance(*maps) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("image", "inner"),
+    [
+        (changed(lambda x: x[:, 0].sub_(0.5)), same),
+        (changed(lambda x: x[:, 0].relu_()), same),
+        (same, changed(lambda _, x: x.mul_(0.5))),
+    ],
+    ids=["image", "without bounds", "input of the layer"],
+)
+def test_what_is_no_longer_known_after_a_change_in_place_is_refused(image, inner):
+    with pytest.raises(sal.InputError, match="changes in place"):
+        sal.explain("lrp", sal.Model(Between(image, inner)), pictures(), targets=1)
+
+
 class Folded(nn.Module):
     """A residual network's first layers, with batch norm as a layer or folded into the convolution."""
 

@@ -9,6 +9,8 @@ depends on the image gets a backward pass that shares its relevance among its in
 * activations, scaling by constants and max pooling hand everything to their input (the maximum);
 * sigmoids are gates: what they multiply takes everything (Arras et al. 2017);
 * operations that only move values move relevance, which their gradient does;
+* an operation in place makes what it changes anew; where it changes a part through a view, what was known of
+  the whole no longer holds;
 * anything else is refused, by name if it has one, so that no map is half relevance, half gradient.
 
 No module, weight or hook is touched.
@@ -72,13 +74,14 @@ class RelevancePass(TorchFunctionMode):
         self.layers = WeakTensorKeyDictionary()
         self.bounds = WeakTensorKeyDictionary()
         self.varying = WeakTensorKeyDictionary()
+        self.changed = WeakTensorKeyDictionary()
         self.top: tuple[Linear, Tensor] | None = None
         self.negative = False
 
     def enter_images(self, images: Tensor) -> Tensor:
         """The images as the network's input, with the bounds of their pixels: 0 and 1, or wider where noise goes beyond."""
         start = images.clone()
-        self.seen[start] = True
+        self.seen[start] = start._version
         pixels = images.detach()
         self.bounds[start] = (torch.minimum(pixels, torch.zeros_like(pixels)), torch.maximum(pixels, torch.ones_like(pixels)))
         return start
@@ -102,8 +105,9 @@ class RelevancePass(TorchFunctionMode):
                 return func(*args, **kwargs)
         check_kept()
         self.check_seen(live)
+        self._check_views(live)
         result = self._done(func, args, kwargs, live)
-        self.seen.update((each, True) for each in _tensors(result) if each.grad_fn is not None)
+        self.seen.update((each, each._version) for each in _tensors(result) if each.grad_fn is not None)
         return result
 
     def check_seen(self, tensors: list[Tensor]) -> None:
@@ -117,6 +121,17 @@ class RelevancePass(TorchFunctionMode):
                 f"{self.method} cannot see all operations of {self.network}: it is, or has in it, TorchScript or a function with a backward pass of its own. "
                 "Give the network as plain modules, or choose another method, such as integrated_gradients or rise."
             )
+
+    def _check_views(self, tensors: list[Tensor]) -> None:
+        """Refuse tensors that were changed through a view, if it is no longer known what their pixels' bounds are, or which of their units vary."""
+        if any(_whole(each) in self.changed and each._version != self.seen.get(each, each._version) for each in tensors):
+            raise self._in_place()
+
+    def _in_place(self) -> InputError:
+        return InputError(
+            f"{self.method} cannot follow what {self.network} changes in place, through a view (as in x[:, 0].sub_(mean)) or after a layer has used it: "
+            "let it make new tensors (x = (x - mean) / std), or choose another method, such as integrated_gradients or rise."
+        )
 
     def _done(self, func: Callable, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """The operation's result, with the backward pass of its kind."""
@@ -140,7 +155,9 @@ class RelevancePass(TorchFunctionMode):
     def _put(self, target: Tensor, result: Tensor) -> Tensor:
         """What an operation in place does, with all that is known of the result."""
         target.copy_(result)
-        for known in (self.layers, self.bounds, self.varying):
+        for known in (self.bounds, self.varying):
+            if target in known or result in known:
+                self.changed[_whole(target)] = True
             known.pop(target, None)
             if result in known:
                 known[target] = known[result]
@@ -181,8 +198,18 @@ class RelevancePass(TorchFunctionMode):
 
     def _layer(self, compute: Callable[[], Tensor], layer: Linear, inputs: Tensor) -> Tensor:
         result = self._linear(compute, layer, inputs)
-        self.layers[result] = self.top = (layer, inputs)
+        self.top = layer, inputs
+        self.layers[result] = layer, inputs, inputs._version, result._version
         return result
+
+    def _layer_before(self, result: Tensor) -> tuple[Linear, Tensor] | None:
+        """The layer with weights that made a tensor, if that is still as it was made, and the layer's inputs."""
+        if result not in self.layers:
+            return None
+        layer, inputs, given, made = self.layers[result]
+        if inputs._version != given:
+            raise self._in_place()
+        return (layer, inputs) if result._version == made else None
 
     def _batch_norm(self, inputs: Tensor, args: tuple, kwargs: dict) -> Tensor:
         """Merged into the layer before it; otherwise it scales, and its shift is a bias."""
@@ -202,8 +229,9 @@ class RelevancePass(TorchFunctionMode):
         def compute() -> Tensor:
             return F.batch_norm(*args, **kwargs)
 
-        layer, before = self.layers.get(inputs, (None, None))
-        if layer is not None:
+        found = self._layer_before(inputs)
+        if found is not None:
+            layer, before = found
             bias = shift if layer.bias is None else shift + scale * layer.bias.view(wide)
             return self._layer(compute, layer.scaled(scale, bias), before)
         if self.biases and inputs not in self.bounds:
@@ -321,6 +349,11 @@ class _Redirected(torch.autograd.Function):
 def _on_a_copy(func: Callable) -> Callable:
     """An operation in place that leaves its first argument as it is: contributions and bounds are still to be taken from that."""
     return lambda first, *rest, **kwargs: func(first.clone(), *rest, **kwargs)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor that this one is a view of, or itself."""
+    return tensor if tensor._base is None else tensor._base
 
 
 def _tensors(value: Any) -> list[Tensor]:
