@@ -1,8 +1,8 @@
 """Another function in the place of every ReLU, for modules and functional calls alike.
 
 A `TorchFunctionMode` sees every call that a network makes, and leaves alone those of methods that work around it: ``relu``, ``relu_``, ``relu6``, ``hardtanh`` (which ``nn.ReLU6``
-calls), ``clamp`` with the same bounds and ``threshold`` at 0; where it is asked for, ``leaky_relu`` and ``prelu``
-too. No module is touched, reused modules are no trouble, and nothing is left behind.
+calls), ``clamp`` with the same bounds, ``threshold`` at 0, ``leaky_relu`` with slope 0, and the operators of `torch.ops.aten` that these are; where it is asked
+for, ``leaky_relu`` with any slope and ``prelu`` too. No module is touched, reused modules are no trouble, and nothing is left behind.
 """
 
 import math
@@ -121,20 +121,29 @@ class ReplaceReLU(TorchFunctionMode):
         kwargs = kwargs or {}
         if not depth.networks:
             return func(*args, **kwargs)
-        ceiling = _ceiling(func, args, kwargs)
-        slope = _slope(func, args, kwargs) if self.leaky else None
-        inputs = args[0] if args else kwargs.get("input")
+        known = _function(func)
+        ceiling = _ceiling(known, args, kwargs)
+        slope = _slope(known, args, kwargs) if self.leaky else None
+        inputs = args[0] if args else kwargs.get("input", kwargs.get("self"))
         if (ceiling is None and slope is None) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             return func(*args, **kwargs)
         check_kept()
         self.replaced += 1
-        in_place = _in_place(func, args, kwargs)
+        in_place = _in_place(known, args, kwargs)
         x = inputs.clone() if in_place else inputs
         outputs = self.replacement(x, math.inf if ceiling is None else ceiling)
         if slope is not None:
             slope = slope.view(-1, *(1,) * (x.ndim - 2)) if isinstance(slope, Tensor) else slope
             outputs = slope * x + (1 - slope) * outputs
         return inputs.copy_(outputs) if in_place else outputs
+
+
+def _function(func: Callable) -> Callable:
+    """The function of torch that an operator of `torch.ops.aten` is, as it is called in networks; anything else as it is."""
+    packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else func
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return func
+    return getattr(torch, packet.__name__, getattr(F, packet.__name__, func))
 
 
 def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
@@ -145,12 +154,14 @@ def _ceiling(func: Callable, args: tuple, kwargs: dict) -> float | None:
         return 6.0
     if func in THRESHOLD:
         return math.inf if _given(args, kwargs, (("threshold", None), ("value", None))) == [0, 0] else None
+    if func in LEAKY:
+        return math.inf if _slope(func, args, kwargs) == 0 else None
     if func not in BOUNDED:
         return None
     low, high = (*_given(args, kwargs, BOUNDED[func]), None)[:2]
-    if isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
+    if any(isinstance(each, Tensor) and each.numel() > 1 for each in (low, high)) or low != 0:
         return None
-    return math.inf if high is None else 6.0 if high == 6 else None
+    return math.inf if high is None or high == math.inf else 6.0 if high == 6 else None
 
 
 def _slope(func: Callable, args: tuple, kwargs: dict) -> float | Tensor | None:
