@@ -92,6 +92,49 @@ def test_token_grid_is_found(options, prefix, name):
     assert maps.flatten(1).std(1).min() > 0
 
 
+class Beside(nn.Module):
+    """A vision transformer with other tokens where `join` puts them, before, behind or amidst those of the image; the mean of all image tokens is read, or the first of the others."""
+
+    def __init__(self, join, others: int, mean: bool):
+        super().__init__()
+        self.join, self.mean = join, mean
+        self.embed, self.others, self.places = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.randn(1, others, 16)), nn.Parameter(torch.randn(1, 6, 16))
+        self.blocks = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        tokens = self.embed(x).flatten(2).transpose(1, 2) + self.places
+        where = self.join(torch.arange(6), torch.arange(6, 6 + self.others.shape[1]))
+        x = self.blocks(torch.cat([tokens, self.others.expand(len(x), -1, -1)], 1)[:, where])
+        return self.head(x[:, where < 6].mean(1) if self.mean else x[:, (where == 6).nonzero()[0, 0]])
+
+
+def before(image, others):
+    return torch.cat([others, image])
+
+
+def behind(image, others):
+    return torch.cat([image, others])
+
+
+def around(image, others):
+    return torch.cat([others[:1], image, others[1:]])
+
+
+def amidst(image, others):
+    return torch.cat([image[:3], others, image[3:]])
+
+
+@pytest.mark.parametrize("method", ["gradcam:relu=false", "gradcam:relu=false,layer=blocks.layers.0", "attention_rollout"])
+@pytest.mark.parametrize(("others", "mean"), [(1, False), (3, False), (3, True)])
+def test_other_tokens_may_stand_before_those_of_the_image_or_behind_them(method, others, mean):
+    nets = [seeded(lambda join=join: Beside(join, others, mean)) for join in (before, behind, around)]
+    right, *rest = [sal.explain(method, sal.Model(net.eval()), pictures(2, 16, 24), targets=1).maps for net in nets]
+    assert max(distance(each, right) for each in rest) < 1e-4
+    with pytest.raises(sal.InputError, match=rf"has {6 + others} tokens, of which the image's 2 x 3 are not in one piece"):
+        sal.explain(method, sal.Model(seeded(lambda: Beside(amidst, others, mean)).eval()), pictures(2, 16, 24), targets=1)
+
+
 def test_other_transformers():
     import timm
     import torchvision

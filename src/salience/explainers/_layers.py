@@ -1,14 +1,15 @@
 """What the methods that look at layers have in common: finding them, capturing their outputs, turning these into maps."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from salience.core.classifier import Classifier
 from salience.core.errors import InputError, unknown
@@ -18,7 +19,7 @@ from salience.core.quick import as_written
 from salience.core.types import Images, Maps
 
 MOST_PREFIX_TOKENS = 16
-"""Class, distillation and register tokens that may stand before the image's own."""
+"""Class, distillation and register tokens that may stand beside the image's own."""
 
 CLOSE = 1.3
 """By what factor a map's proportions may differ from the image's."""
@@ -79,6 +80,7 @@ class Layer:
         grid: Height and width of its map.
         layout: ``nchw``, ``nhwc``, or ``tokens``: (n, tokens, c).
         prefix: Tokens before those of the image (class, distillation, registers).
+        suffix: Tokens behind them.
         call: Which call of the module it is, if there are several, from 0: one ReLU may serve the whole network.
     """
 
@@ -87,6 +89,7 @@ class Layer:
     grid: tuple[int, int]
     layout: str
     prefix: int = 0
+    suffix: int = 0
     call: int = 0
 
     def spatial(self, values: Tensor) -> Tensor:
@@ -95,7 +98,7 @@ class Layer:
             return values
         if self.layout == "nhwc":
             return values.permute(0, 3, 1, 2)
-        return values[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+        return values[:, self.prefix : values.shape[1] - self.suffix].transpose(1, 2).unflatten(2, self.grid)
 
 
 def find_layer(model: Model, images: Images, name: str | None, *, coarsest: float = float("inf"), below_top: bool = False) -> Layer:
@@ -115,7 +118,7 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
         below_top: Whether a layer that is found must lie below the last one with weights.
 
     Raises:
-        InputError: If there is no such layer, its output is not laid out over the image, or no gradient goes through the network.
+        InputError: If there is no such layer, its output is not laid out over the image, other tokens stand among the image's, or no gradient goes through the network.
     """
     modules = {each: module for each, module in model.module.named_modules() if not isinstance(module, torch.jit.ScriptModule)}  # which take no hooks
     if name is not None and name not in modules:
@@ -129,9 +132,9 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     calls = [sum(earlier.name == each.name for earlier in seen[: each.place]) for each in seen]
     found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each in shown if (layer := _layer(each, modules, size, patches)) is not None]
     if name is not None:
-        for _, layer in reversed(found):
+        for each, layer in reversed(found):
             if layer.name == name:
-                return layer
+                return _placed(model, noise, each.output.shape, layer)
         shapes = [tuple(each.output.shape) for each in seen if each.name == name]
         what = f"has outputs of shape {shapes[-1]}" if shapes else "returns no tensor, or is not called"
         example = f", for example {found[-1][1].name!r}" if found else ""
@@ -145,7 +148,9 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
         raise InputError(f"{model.name} has no layer with a map of the image: choose a method that needs none, such as gradient or rise.")
     last = fine[-1][1]
     if last.layout == "tokens":
-        fine = [(each, layer) for each, layer in fine if each.output.shape == fine[-1][0].output.shape]
+        shape = fine[-1][0].output.shape
+        placed = _placed(model, noise, shape, last)
+        fine = [(each, dataclasses.replace(layer, prefix=placed.prefix, suffix=placed.suffix)) for each, layer in fine if each.output.shape == shape]
         return _last_tokens(outputs, noise, fine)
     first = next(layer for _, layer in fine if layer.grid == last.grid)
     if coarsest < float("inf") and "Pool" in type(first.module).__name__:
@@ -231,6 +236,54 @@ def _layer(seen: _Seen, modules: dict[str, nn.Module], size: tuple[int, ...], pa
         if height * size[1] % size[0] == 0 and height * width == tokens - prefix:
             return Layer(seen.name, module, (height, width), "tokens", prefix)
     return None
+
+
+def _placed(model: Model, noise: Tensor, shape: torch.Size, layer: Layer) -> Layer:
+    """The layer with its other tokens before those of the image or behind them, wherever they are: they are the same for every image until attention mixes them with the image's.
+
+    Those that are not (a mean of the image's, or a class token of an earlier stage) are taken to stand before them.
+
+    Raises:
+        InputError: If the image's tokens are not all in one piece.
+    """
+    if layer.prefix == 0:
+        return layer
+    joined = _Joined(shape)
+    with torch.no_grad(), as_written(), suppress(_Enough), joined:
+        model(torch.cat([noise, 1 - noise]))
+    places = joined.places
+    count = layer.grid[0] * layer.grid[1]
+    if not places:
+        return layer
+    if len(places) != count or places[-1] - places[0] != count - 1:
+        raise InputError(
+            f"The layer {layer.name!r} of {model.name} has {shape[1]} tokens, of which the image's {layer.grid[0]} x {layer.grid[1]} are not in one piece, "
+            "so it has no map of the image: choose a method that needs none, such as gradient or rise."
+        )
+    return dataclasses.replace(layer, prefix=places[0], suffix=shape[1] - 1 - places[-1])
+
+
+class _Enough(Exception):  # noqa: N818  # no error
+    """The rest of the pass is not needed."""
+
+
+class _Joined(TorchFunctionMode):
+    """Finds the places in which two images differ among tokens as in an output of that shape, and ends the pass where they differ in all of them."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape = (2, *shape[1:])
+        self.places: list[int] = []
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Called by torch for every function."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.shape == self.shape:
+            places = (result[0] != result[1]).any(1).nonzero()[:, 0].tolist()
+            if len(places) == self.shape[1]:
+                raise _Enough
+            self.places = places or self.places
+        return result
 
 
 def _last_tokens(outputs: Tensor, noise: Tensor, layers: list[tuple[_Seen, Layer]]) -> Layer:

@@ -55,10 +55,10 @@ class AttentionRollout(Explainer):
             if layer is None:
                 layer, read = find_layer(model, images, None), _read(model, images[:1])
             height, width = layer.grid
-            if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width:
+            if layer.layout != "tokens" or rolled.shape[-1] != layer.prefix + height * width + layer.suffix:
                 raise InputError(f"The {rolled.shape[-1]} tokens of {model.name} cannot be laid out over the image: use gradcam.")
             rows = rolled[:, read].mean(1)
-            maps.append(rows[:, layer.prefix :].unflatten(1, (1, height, width)))
+            maps.append(layer.spatial(rows[:, :, None]))
         return Attribution(upsampled(torch.cat(maps), images.shape[-2:]), torch.cat(outputs))
 
 

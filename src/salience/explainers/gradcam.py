@@ -24,7 +24,8 @@ class GradCAM(Explainer):
     alpha_k is the mean over the positions of the gradient of the score with respect to channel k of the layer's
     output A. The map has the layer's resolution and is enlarged bilinearly.
 
-    Cost: one forward pass an image, a backward pass down to the layer, and one forward pass more to find the layer.
+    Cost: one forward pass an image, a backward pass down to the layer, and one forward pass more to find the layer; where a class token or
+    registers join the image's tokens, that far again.
 
     Source: Selvaraju et al. (2017), "Grad-CAM".
 
@@ -57,4 +58,4 @@ class GradCAM(Explainer):
 
 def _only_prefix(layer: Layer, gradient: Tensor) -> bool:
     """Whether only the class token (or another that is not the image's) has a gradient."""
-    return layer.prefix > 0 and not layer.spatial(gradient).count_nonzero() and bool(gradient.count_nonzero())
+    return layer.prefix + layer.suffix > 0 and not layer.spatial(gradient).count_nonzero() and bool(gradient.count_nonzero())
