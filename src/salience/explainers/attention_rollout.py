@@ -33,7 +33,8 @@ class AttentionRollout(Explainer):
 
     Source: Abnar & Zuidema (2020), "Quantifying attention flow in transformers".
 
-    Differs from the source: which tokens are read is found by a gradient, as not every class token is. Weights are recovered where attention is computed by a fused function. A network without
+    Differs from the source: which tokens are read is found by a gradient, as not every class token is. Weights are recovered where attention is computed by a fused function. Every
+    attention is a layer: two side by side in one block (parallel blocks, differential attention) are taken as one after the other. A network without
     attention over one and the same set of tokens (convolutional, with windows or pooled tokens, with a class token that joins late) is refused.
     """
 
