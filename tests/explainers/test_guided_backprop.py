@@ -82,3 +82,35 @@ def test_relus_in_a_script_are_refused(method):
         sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced: give the network as plain modules, or choose another method, such as integrated_gradients or rise\.$"
     ):
         sal.explain(method, network, pictures())
+
+
+def relu_and_more(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) * 2
+
+
+def tanh_and_more(x: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x) * 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("place", ["attribute", "closure"])
+def test_relus_in_a_scripted_function_are_refused(place):
+    def network(function):
+        class Owns(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.function = function
+
+            def forward(self, x):
+                return self.function(x)
+
+        class Names(nn.Module):
+            def forward(self, x):
+                return function(x)
+
+        calls = Owns() if place == "attribute" else Names()
+        return sal.Model(nn.Sequential(nn.Conv2d(3, 4, 3), calls, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+
+    with pytest.raises(sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced"):
+        sal.explain("guided_backprop", network(torch.jit.script(relu_and_more)), pictures())
+    sal.explain("guided_backprop", network(torch.jit.script(tanh_and_more)), pictures(), targets=1)

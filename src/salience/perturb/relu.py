@@ -5,6 +5,7 @@ calls), ``clamp`` with the same bounds, ``threshold`` at 0, ``leaky_relu`` with 
 for, ``leaky_relu`` with any slope and ``prelu`` too. No module is touched, reused modules are no trouble, and nothing is left behind.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ Replacement = Callable[[Tensor, float], Tensor]
 def check_scripted(network: nn.Module, name: str) -> None:
     """Refuse TorchScript, whose ReLUs cannot be replaced: a network with some of its ReLUs replaced is neither the one nor the other.
 
+    Found are its modules, and functions that are attributes of a module or that its `forward` names; not those that are called from further functions.
+
     Args:
         network: The network.
         name: Its name, for the message.
@@ -44,7 +47,10 @@ def check_scripted(network: nn.Module, name: str) -> None:
     Raises:
         InputError: If there are ReLUs in TorchScript.
     """
-    scripts = [module for module in network.modules() if isinstance(module, torch.jit.ScriptModule)]
+    forwards = {module.forward.__func__ for module in network.modules() if inspect.ismethod(module.forward)}
+    named = [each for forward in forwards for variables in inspect.getclosurevars(forward)[:2] for each in variables.values()]
+    owned = [each for module in network.modules() for each in (module, *vars(module).values())]
+    scripts = [each for each in (*owned, *named) if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction)]
     if any(re.search(r"aten::(relu|hardtanh|clamp|threshold|leaky_relu|prelu)", str(getattr(each, "inlined_graph", ""))) for each in scripts):
         raise InputError(f"{name} has ReLUs in TorchScript, which cannot be replaced: give the network as plain modules, or choose another method, such as integrated_gradients or rise.")
 
