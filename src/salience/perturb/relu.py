@@ -47,7 +47,7 @@ def check_scripted(network: nn.Module, name: str) -> None:
     Raises:
         InputError: If there are ReLUs in TorchScript.
     """
-    forwards = {module.forward.__func__ for module in network.modules() if inspect.ismethod(module.forward)}
+    forwards = {each for module in network.modules() if inspect.isfunction(each := getattr(module.forward, "__func__", None))}
     named = [each for forward in forwards for variables in inspect.getclosurevars(forward)[:2] for each in variables.values()]
     owned = [each for module in network.modules() for each in (module, *vars(module).values())]
     scripts = [each for each in (*owned, *named) if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction)]
