@@ -37,7 +37,7 @@ class Truth:
             InputError: If the labels are not those of the model.
         """
         classes, own = clean.shape[1], any(item.labels for item in items)
-        several = any(len(item.groups or item.labels) > 1 for item in items)
+        several = any(len(set(item.groups or item.labels)) > 1 for item in items)
         positives = torch.zeros(len(items), classes, dtype=torch.bool)
         for place, item in enumerate(items):
             labels = item.labels if own else (int(clean[place].argmax()),)
