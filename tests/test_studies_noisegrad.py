@@ -289,6 +289,8 @@ def test_what_survives_is_made(small, digits, tmp_path, capfd):
 def test_pictures_whose_class_is_lost_are_not_counted_where_the_network_survives(small, tmp_path, monkeypatch):
     module = small("noisegrad_survival", BETAS=(0.8,))
     objects(tmp_path / "pictures")
+    for mask in (tmp_path / "pictures").glob("*.mask.png"):
+        mask.unlink()
     data = {"dataset": "folder", "root": str(tmp_path / "pictures"), "targets": "predicted"}
     monkeypatch.setattr(module.Setting, "kept_by_beta", lambda self, beta: np.array([1.0, 0.0, 1.0]))
     setting = module.Setting(NET, "tiny", data, 3, 0.1, module.SMALL)
