@@ -64,17 +64,18 @@ def test_one_level_of_weight_noise_for_all_pictures(folder, monkeypatch):
     """Each picture had a level of its own, searched on it alone, again for every metric and perturbation."""
     searches = []
     monkeypatch.setattr("salience.perturb.tune.smallest_crossing", lambda drop, levels: searches.append(drop) or smallest_crossing(drop, levels))
-    study = read_study("study.yaml").model_copy(update={"methods": ["noisegrad:weight_samples=2", "gradient"], "metrics": ["gini", "max_sensitivity:samples=1"], "seeds": [0]})
+    study = read_study("study.yaml").model_copy(update={"methods": ["noisegrad:weight_samples=2", "gradient"], "metrics": ["gini", "max_sensitivity:samples=1", "ssim"], "seeds": [0]})
     level = run_study(study, "out", limit=1).manifest["weight_sigma"]["python:tiny_models:net"]
     assert level > 0
     assert len(searches) == 1
     store = run_study(study, "out", resume=True, limit=3)
     assert store.manifest["weight_sigma"] == {"python:tiny_models:net": level}
     assert len(searches) == 1
-    fixed = study.model_copy(update={"methods": [f"noisegrad:weight_samples=2,weight_sigma={level!r}"], "metrics": ["gini"]})
+    fixed = study.model_copy(update={"methods": [f"noisegrad:weight_samples=2,weight_sigma={level!r}"], "metrics": ["gini"], "perturbations": []})
     values = [store.query("SELECT image, value FROM results WHERE metric = 'gini' AND method LIKE 'noisegrad%' ORDER BY image")[1] for store in (store, run_study(fixed, "fixed", limit=3))]
     assert values[0] == values[1]
     assert len(values[0]) == 3
+    assert {row["status"] for row in store.rows()} == {"ok"}
 
 
 @pytest.mark.parametrize("model", ["python:tiny_models:black_box", "python:tiny_models:net"])
@@ -85,6 +86,7 @@ def test_where_no_level_can_be_found_rows_say_why(folder, model, monkeypatch):
     store = run_study(study, "out")
     assert store.manifest["weight_sigma"] == {model: None}
     assert {row["status"] for row in store.rows()} == {"failed"}
+    assert all("weight" in row["reason"] or "is not an image" in row["reason"] for row in store.rows())
 
 
 def test_kinds_of_objects_are_known_from_the_data(folder):
