@@ -127,3 +127,10 @@ def test_maps_of_other_pictures_are_warned_of(conv, photos):
 def test_a_metric_that_returns_no_number_of_each_image_is_refused(returned, what, conv, photos, maps, monkeypatch):
     monkeypatch.setattr(sal.Gini, "judge", lambda *_: returned)
     assert said(conv, photos, maps) == f"gini returned {what} for 2 image(s): a metric returns a Judgement of one number an image, shape (n,)."
+
+
+def test_a_metric_that_makes_no_maps_searches_no_level_of_noise(conv, photos, monkeypatch):
+    monkeypatch.setattr(conv, "weight_sigma", None)
+    monkeypatch.setattr("salience.perturb.tune.smallest_crossing", lambda *_: pytest.fail("searched"))
+    maps = sal.explain("gradient", conv, photos).maps
+    assert torch.equal(sal.measure("gini", conv, photos, None, maps, explainer="noisegrad"), sal.measure("gini", conv, photos, None, maps))
