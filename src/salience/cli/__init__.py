@@ -103,7 +103,7 @@ def ending_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def collecting_seldom() -> Iterator[None]:
-    """Python looks for unreachable cycles less often, and not at all among what is left at its end: together a quarter of the time that a single picture takes."""
+    """Python looks for unreachable cycles less often, and not at all among what is left at its end: both take long where torch was loaded for a single picture."""
     before = gc.get_threshold()
     gc.set_threshold(OBJECTS, *before[1:])
     atexit.register(_leave_the_rest)

@@ -1,8 +1,8 @@
 """Freed memory kept for the next allocation, while passes through a network follow each other.
 
 The C library of Linux hands large blocks and the free end of its heap back to the system as soon as they are freed; the
-next activations get them anew, zeroed page by page: on a CPU a seventh to a half of the time of a gradient
-(`bench/quick.py`). What a call has kept stays free in the process; ``ctypes.CDLL(None).malloc_trim(0)`` gives it back.
+next activations get them anew, zeroed page by page: on a CPU a good part of the time of a gradient
+(`bench/quick.py` prints it). What a call has kept stays free in the process; ``ctypes.CDLL(None).malloc_trim(0)`` gives it back.
 Nothing of this happens where MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or GLIBC_TUNABLES is set.
 """
 
