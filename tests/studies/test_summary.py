@@ -50,6 +50,16 @@ def test_a_table_for_every_place_in_the_order_of_the_file(found):
     assert all(table.methods == METHODS for table in found)
 
 
+def test_maps_left_as_they_are_have_a_table_only_where_pixels_moved(tmp_path):
+    def variants(name, perturbation, *given):
+        store = made(tmp_path / name, change=when({"variant": "as_is", "perturbation": perturbation}, variant="floor"), perturbations=["gaussian_noise", "horizontal_flip"], variants=[*given, "as_is"])
+        return {place.perturbation for place in grouped(store) if place.variant == "as_is"}
+
+    assert variants("flip", "horizontal_flip", "common") == {"horizontal_flip"}
+    assert variants("noise", "gaussian_noise", "common") == set()
+    assert variants("alone", "gaussian_noise") == {"gaussian_noise"}
+
+
 def test_no_interval_of_a_share_reaches_beyond_1(tmp_path):
     """Over few draws of weights, which all pictures share, it was 0.98 [0.67, 1.28]."""
 

@@ -199,6 +199,8 @@ def tables(store: Store) -> list[Table]:
 def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
     """The values and rows of every metric in every table, in the order of the study's file.
 
+    Where a perturbation moves no pixels the variant ``as_is`` is ``common``, so it has no table beside that one.
+
     Raises:
         InputError: If there is no study, or it has no rows yet.
     """
@@ -207,7 +209,10 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
         raise InputError(f"{store.folder} has no rows yet: continue the study with 'salience study run --resume'.")
     study = store.manifest["study"]
     found: dict[Place, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    repeated = {each for each in study["perturbations"] if "common" in study["variants"] and not build("perturbation", each).geometric}
     for row in rows:
+        if row["variant"] == "as_is" and row["perturbation"] in repeated:
+            continue
         changed = bool(row["prediction_changed"]) and row["variant"] != "floor"
         found[Place(row["model"], row["perturbation"], row["variant"], changed)][row["metric"]].append(row)
     perturbations, variants = ["", *study["perturbations"]], ["", *VARIANTS]
