@@ -68,6 +68,7 @@ def reference(saliency, mask, geometry, tolerance):
         Geometry((10, 21), (5, 7), (0.0, 0.0, 10.0, 21.0)),  # squashed
         Geometry((20, 13), (5, 7), (3.5, 2.25, 13.5, 12.75)),  # cropped
         Geometry((9, 24), (5, 7), (-5.0, 1.0, 14.0, 23.0)),  # padded above and below
+        Geometry((8, 9), (5, 7), (0.0, 0.0, 5.0, 7.0)),  # the top left corner as it is
     ],
 )
 @pytest.mark.parametrize(("tolerance", "density"), [(0.0, 0.4), (2.0, 0.07), (3.5, 0.02)])

@@ -48,7 +48,7 @@ class PointingGame(Metric):
         from scipy.ndimage import distance_transform_edt
 
         distance = torch.from_numpy(distance_transform_edt(~mask.numpy()))
-        resampled = tuple(mask.shape) == geometry.original and geometry.box != (0, 0, *maps.shape[-2:])
+        resampled = tuple(mask.shape) == geometry.original and (geometry.original, geometry.box) != (geometry.size, (0, 0, *geometry.size))
         if resampled:
             seen = geometry.to_original(torch.ones_like(maps))[0, 0] > 0.5
             rows, columns = seen.any(1), seen.any(0)
