@@ -106,6 +106,11 @@ def test_a_map_that_predicts_nothing_has_no_scale(conv, photos):
         measure(Infidelity(samples=9), conv, photos, 2, maps)
     with pytest.raises(UndefinedError, match=sentence):
         measure(Infidelity(samples=9), conv, torch.stack([photos[0], conv.mean_colour[:, None, None].expand(3, 5, 7)]), 2, random_maps())
+    speck = torch.zeros(2, 5, 7)
+    speck[:, 0, 0] = 1
+    with pytest.raises(UndefinedError, match=r"^infidelity has no scale for image 1: .* any of the 2 squares drawn, but it does for others: take more samples, or samples=none"):
+        measure(Infidelity(sides=(1,), samples=2), conv, photos, 2, speck)
+    assert measure(Infidelity(sides=(1,), samples=None), conv, photos, 2, speck).isfinite().all()
     found = measure(Infidelity(sides=(2,), samples=None, scale=False), conv, photos, 2, torch.zeros(2, 5, 7))
     assert found[0].item() == pytest.approx(plain(conv, photos[0], torch.zeros(3, 5, 7), (2,), True, False), rel=1e-3)
 

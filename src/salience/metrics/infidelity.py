@@ -47,7 +47,7 @@ class Infidelity(Metric):
 
         Raises:
             InputError: If a square does not fit the image.
-            UndefinedError: If a map predicts no change at all and is to be scaled.
+            UndefinedError: If a map predicts no change, for any square or for any that was drawn, and is to be scaled.
         """
         images, device = case.images, case.images.device
         n, channels, h, w = images.shape
@@ -77,7 +77,9 @@ class Infidelity(Metric):
         if self.scale:
             size = predicted.square().mean(1, keepdim=True)
             if (size == 0).any():
-                raise UndefinedError(f"{self.name} has no scale for {nth(int((size == 0).nonzero()[0, 0]), len(size))}: its map predicts no change for any square; scale=false judges it as it is.")
+                image = int((size == 0).nonzero()[0, 0])
+                missed = f"of the {self.samples} squares drawn, but it does for others: take more samples, or samples=none" if sums[image].any() else "square"
+                raise UndefinedError(f"{self.name} has no scale for {nth(image, len(size))}: its map predicts no change for any {missed}; scale=false judges it as it is.")
             predicted = predicted * (changes * predicted).mean(1, keepdim=True) / size
         errors = (changes - predicted).square()
         return Judgement(errors.mean(1).float(), None if self.samples is None else (errors.std(1) / errors.shape[1] ** 0.5).float())
