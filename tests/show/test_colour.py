@@ -135,6 +135,18 @@ class TestUndecided:
         assert warmth(colours[0]) < 0 < warmth(colours[-1])
         assert view.scale.strength(view.values)[0] == pytest.approx([1, 0.1, 0, 0.1, 1], abs=0.02)
 
+    @pytest.mark.parametrize("estimator", ["crossfit", "centred", "self_normalised"])
+    def test_a_map_that_differs_by_rounding_only_is_grey(self, estimator):
+        """Where every mask leaves the score as it is: all of the picture was red or blue, in a scale of 1e-7."""
+        model = sal.BlackBox(lambda images: torch.tensor([0.3, 0.7]).expand(len(images), 2))
+        for seed in range(8):
+            view = shown(sal.explain(f"rise:samples=100,estimator={estimator}", model, torch.rand(1, 3, 16, 24), 1, seed=seed))[0]
+            assert view.undecided is not None
+            assert view.undecided.all()
+            assert np.ptp(view.values) == 0
+            assert view.scale.strength(view.values).max() < 1e-6
+        assert shown(explanation(torch.tensor([0.7, 0.7000001]).expand(1, 1, 3, 2), method="rise"))[0].scale.high > 1
+
     def test_squares_of_maps_of_masks_are_not(self):
         view = shown(explanation([[[[0.0, 1.0, 2.0]]]], stderr=0.1, method="vargrad:base=(rise:samples=50)"))[0]
         assert view.reference == 0

@@ -46,6 +46,11 @@ def less_mean(maps: Float[Tensor, "*lead c h w"]) -> Float[Tensor, "*lead c h w"
     return maps - maps.mean((-3, -2, -1), keepdim=True)
 
 
+def is_flat(maps: Tensor) -> bool:
+    """Whether all values of a map are equal, up to what float32 rounds: what is left of it are no differences of pixels."""
+    return bool(maps.amax() - maps.amin() <= 8 * torch.finfo(torch.float32).eps * maps.abs().amax())
+
+
 def one_channel(maps: Float[Tensor, "*lead c h w"], how: str | None = None) -> Float[Tensor, "*lead h w"]:
     """Maps with one channel as metrics take them: as they are if they have one, else reduced (by default ``abs_sum``)."""
     return maps.squeeze(-3) if how is None and maps.shape[-3] == 1 else reduce(maps, how or "abs_sum")

@@ -9,7 +9,7 @@ import torch
 from salience.core import registry
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
-from salience.core.reduction import less_mean
+from salience.core.reduction import is_flat, less_mean
 from salience.core.spec import build
 
 PERCENTILE = 99.5
@@ -125,7 +125,7 @@ class Shown:
     """One image's map as it is drawn: (h, w) arrays in the geometry of the model's input.
 
     Attributes:
-        values: The map, its channels summed.
+        values: The map, its channels summed; exactly constant if it is so up to rounding.
         stderr: Its standard error; None if the method is deterministic, or the error of the sum is not known.
         undecided: Pixels whose interval includes `reference`; None where there is no error.
         interval: What interval that is: in a file without blocks, of a map that is read against its mean, only that of the values is known.
@@ -143,15 +143,17 @@ class Shown:
 
 def shown(e: Explanation) -> list[Shown]:
     """What is drawn of each image: the map summed over its channels, and which pixels its error leaves open."""
-    values, errors = e.saliency("sum").double().numpy(), _errors(e)
+    sums, errors = e.saliency("sum").double(), _errors(e)
+    values = torch.stack([each[:1, :1].expand_as(each) if is_flat(each) else each for each in sums]).numpy()
     centred = about_its_mean(e)
     signed = centred or is_signed(e)
     distances = e.stderr_of(lambda maps: less_mean(maps).sum(-3)).double().numpy() if centred and e.stderr is not None and e.blocks is not None else errors
     interval = f"{LEVEL:.0%} interval" + (" of the value alone (saved without blocks)" if centred and e.blocks is None else "")
     found = []
     for index, each in enumerate(values):
-        scale = scale_of(each, signed=signed, middle=float(each.mean()) if centred else 0.0)
-        reference = float(each.mean()) if centred or (not signed and scale.low > 0) else 0.0
+        mean = float(each.mean() if np.ptp(each) else each[0, 0])  # the mean of equal numbers may differ from them in its last bit
+        scale = scale_of(each, signed=signed, middle=mean if centred else 0.0)
+        reference = mean if centred or (not signed and scale.low > 0) else 0.0
         undecided = None if distances is None else ~(np.abs(each - reference) > _quantile(e, index, distances is errors and e.maps.shape[1] == 1) * distances[index])
         found.append(Shown(each, None if errors is None else errors[index], undecided, interval, reference, scale))
     return found

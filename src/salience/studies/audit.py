@@ -23,7 +23,7 @@ from salience.core.geometry import names_of
 from salience.core.inputs import Target, checked_images, hash_of, target_indices
 from salience.core.montecarlo import relative_error
 from salience.core.perturbation import Perturbation
-from salience.core.reduction import less_mean, one_channel
+from salience.core.reduction import is_flat, less_mean, one_channel
 from salience.core.robustness import compared, scaled
 from salience.core.types import Images, Report, Saliency, Targets
 from salience.explainers.edges import Edges
@@ -147,8 +147,7 @@ def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None])
             random_weights.append(_alike(one_channel(e.maps), one_channel(case.explained(explainer).maps)))
     step()
     kept, error, values = e.record["images"].get("class_kept"), _pattern_error(e), one_channel(e.maps)
-    flat = values.amax() - values.amin() <= 8 * torch.finfo(values.dtype).eps * values.abs().amax()  # up to rounding
-    empty = "the same everywhere" if flat else "nothing but sampling noise" if error == math.inf else ""
+    empty = "the same everywhere" if is_flat(values) else "nothing but sampling noise" if error == math.inf else ""
     chance = float(stats.norm.ppf(0.975) / math.sqrt(max(values.numel() - 1, 1)))
     return Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], int(e.samples[0]), empty, chance)
 
