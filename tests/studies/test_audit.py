@@ -297,6 +297,15 @@ class TestClassKept:
         assert (found.low, found.high) == pytest.approx(tuple(stats.binomtest(2, 2).proportion_ci()))
         assert found.verdict == "unclear"
 
+    def test_what_is_drawn_in_a_smoothed_network_is_no_network(self, conv, photos):
+        """The one network that five noisy pictures went through was taken for five: from 0.48 to 1, open whether it keeps the class."""
+        found = asked(conv, photos, ["beta_smoothing:beta=1000,base=(smoothgrad:samples=5)"])["class kept"]
+        assert (found.low, found.high, found.verdict) == (1, 1, "pass")
+
+    def test_draws_of_each_images_own_count_together(self, conv, photos):
+        found = asked(conv, photos, ["smoothgrad:samples=5,noise_level=0.001,base=(beta_smoothing:beta=1000)"])["class kept"]
+        assert (found.low, found.high) == pytest.approx(tuple(stats.binomtest(15, 15).proportion_ci()))
+
     def test_smoothed_networks_too_and_no_others(self, conv, photos):
         assert asked(conv, photos, ["beta_smoothing:beta=1000"])["class kept"].verdict == "pass"
         assert asked(conv, photos, ["smoothgrad:samples=3"])["class kept"].sentence == "It explains the network itself, not noisy or smoothed ones."

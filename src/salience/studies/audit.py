@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from salience.core import registry
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, streams
 from salience.core.errors import CollapseWarning, InputError
-from salience.core.explainer import Explainer
+from salience.core.explainer import Explainer, MonteCarlo
 from salience.core.explanation import Explanation
 from salience.core.geometry import names_of
 from salience.core.inputs import Target, checked_images, hash_of, target_indices
@@ -26,6 +27,8 @@ from salience.core.perturbation import Perturbation
 from salience.core.reduction import is_flat, less_mean, one_channel
 from salience.core.robustness import compared, scaled
 from salience.core.types import Images, Report, Saliency, Targets
+from salience.explainers._weight_noise import AverageOverWeights
+from salience.explainers.beta_smoothing import BetaSmoothing
 from salience.explainers.edges import Edges
 from salience.metrics.deletion import Deletion
 from salience.metrics.insertion import Insertion
@@ -149,7 +152,15 @@ def _seen(case: _Case, explainer: Explainer, report: Callable[[int, int], None])
     kept, error, values = e.record["images"].get("class_kept"), _pattern_error(e), one_channel(e.maps)
     empty = "the same everywhere" if is_flat(values) else "nothing but sampling noise" if error == math.inf else ""
     chance = float(stats.norm.ppf(0.975) / math.sqrt(max(values.numel() - 1, 1)))
-    return Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], int(e.samples[0]), empty, chance)
+    draws, own = _draws_of_networks(explainer, e)
+    return Seen(floor, random_weights, case.areas(e), survived, error, None if kept is None else kept[0], draws, own, empty, chance)
+
+
+def _draws_of_networks(explainer: Explainer, e: Explanation) -> tuple[int, bool]:
+    """How many draws the share of networks that keep the class is over, and whether they are the image's own: what is drawn inside a smoothed network is no other network."""
+    outer = list(takewhile(lambda each: not isinstance(each, BetaSmoothing), explainer.nested()))
+    own = not any(isinstance(each, AverageOverWeights) for each in outer)
+    return int(e.samples[0]) if any(isinstance(each, MonteCarlo) for each in outer) else 0, own
 
 
 def _pattern_error(e: Explanation) -> float | None:

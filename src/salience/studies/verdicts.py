@@ -41,7 +41,8 @@ class Seen:
         survived: Similarity to the map of the perturbed image; NaN if the prediction changed.
         pattern_error: The relative error of the map less its mean; None if the map has no error.
         class_kept: Share of networks that keep the class; None if there are no other networks.
-        draws: Independent draws behind the map; 0 for a deterministic method.
+        draws: Draws that `class_kept` is a share of; 0 if it is about one network and the image itself.
+        own: Whether these are the image's own; draws of weights all images share.
         empty: Why the map says nothing, if it does: it is the same everywhere, or nothing of it stands out of the sampling noise.
         chance: The rank correlation that one of forty pairs of maps without anything in common exceeds.
     """
@@ -53,6 +54,7 @@ class Seen:
     pattern_error: float | None
     class_kept: float | None
     draws: int
+    own: bool = False
     empty: str = ""
     chance: float = 0.0
 
@@ -155,11 +157,12 @@ class Card:
 
     def class_kept(self) -> Finding:
         """The share of networks that keep the class."""
-        figure, draws = self.kept, self.seen[0].draws
+        figure, first = self.kept, self.seen[0]
         if figure is None:
             return self.not_asked("class kept", "It explains the network itself, not noisy or smoothed ones.")
         interval = _ends(np.array([each.class_kept for each in self.seen], dtype=np.float64))
-        if draws:  # all images share them, so that more images are no more draws
+        draws = first.draws * (len(self.seen) if first.own else 1)  # where all images share them, more images are no more draws
+        if draws:
             exact, (low, high) = stats.binomtest(round(figure * draws), draws).proportion_ci(), interval or (figure, figure)
             interval = (min(low, float(exact.low)), max(high, float(exact.high)))
         note = "" if draws else _narrow(self.seen)
