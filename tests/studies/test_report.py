@@ -1,5 +1,6 @@
 """The report: what it says, that it needs nothing else, how it looks in a browser; and studies side by side."""
 
+import html
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from PIL import Image
 
 from salience import cli
 from salience.core.errors import InputError
+from salience.show.figures import KEY
 from salience.studies.charts import COLOURS, _band, _drawn_curves, curves, gallery
 from salience.studies.compare_studies import as_row, compare_studies, settings
 from salience.studies.report import write_report
@@ -235,6 +237,13 @@ def test_the_gallery_has_maps_and_errors(study):
     with np.load(study.folder / "maps" / f"{Unit(0, IMAGES[0], 'net', METHODS[0]).id}.npz") as kept:
         picture = np.asarray(opened(exhibits[0].picture).resize((14, 10))) / 255
         assert np.abs(picture - kept["image"][0].transpose(1, 2, 0)).mean() < 0.1
+
+
+def test_the_page_says_what_colours_mean_as_contact_sheets_do(study, tmp_path):
+    """It said that pixels within two standard errors of zero are grey: of three draws it is 4.3."""
+    page = write_report(study, tmp_path)[0].read_text()
+    assert html.unescape(page).count(KEY) == 1
+    assert "standard errors of zero" not in page
 
 
 def test_the_gallery_is_cut_with_a_number(study):

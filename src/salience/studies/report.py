@@ -75,6 +75,7 @@ def _all_latex(found: list[Table], warning: str) -> str:
 
 
 def _page(store: Store, name: str, found: list[Table], tell: Report) -> str:
+    from salience.show.figures import KEY
     from salience.studies.charts import curves, distributions, gallery
 
     manifest: dict[str, Any] = store.manifest or {}
@@ -102,6 +103,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Report) -> str:
         tables=shown,
         curves=drawn,
         exhibits=exhibits,
+        key=KEY,
         unshown=unshown,
         version=__version__,
     )
