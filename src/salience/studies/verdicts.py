@@ -100,6 +100,8 @@ class Card:
         if self.empty:
             return self.not_asked("random weights", self.empty)
         values, floor = np.array([each.random_weights for each in self.seen]), self.floor
+        if max(values.mean(), floor) <= max(each.chance for each in self.seen):
+            return self.not_asked("random weights", f"Drawing anew leaves a rank correlation of {floor:.2f}, and random weights {values.mean():.2f}, so there is nothing to measure it by.")
         detail = f"with random weights a rank correlation of {values.mean():.2f} is left; a map that ignores the weights would keep {floor:.2f}" + (", its noise floor" if floor < 1 else "")
         interval = _ends(values[0]) if len(self.seen) == 1 else _ends(values, shared_seeds=True)
         if interval is not None:
