@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, same
 
+import salience as sal
 from salience.studies.engines import local
 from salience.studies.plan import plan
 from salience.studies.run import run_study
@@ -42,6 +43,30 @@ def test_two_workers_give_the_same_rows(folder, monkeypatch):
     assert two.manifest["threads"] == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert same(two, run_study(study, "one"))
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_model_that_is_another_in_each_process_is_refused(folder, monkeypatch, engine):
+    """Every worker explained another network, and nothing said so."""
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    study = read_study("study.yaml").model_copy(update={"models": ["python:tiny_models:by_process"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        with pytest.raises(sal.InputError, match=r"^python:tiny_models:by_process was loaded once more and has other weights than the study began with: .* for example from one file\.$"):
+            run_study(study, "out", workers=2, threads=1, engine=engine)
+    assert Store("out").rows() == []
+
+
+def test_models_that_cannot_be_loaded_in_a_worker_are_no_matter_of_the_pictures(folder, monkeypatch):
+    """Every row was failed for it, and so done for good: --resume had nothing left to do."""
+    study = read_study("study.yaml")
+    tasks = [(unit, False) for unit in plan(study).units]
+    monkeypatch.setattr("salience.studies.work.load_model", lambda *_, **__: (_ for _ in ()).throw(sal.InputError("It is not here.")))
+    with pytest.raises(sal.InputError, match=r"^It is not here\.$"):
+        list(local(study, tasks, 1, 1))
 
 
 def test_results_are_not_kept_until_the_end(folder, monkeypatch):

@@ -70,6 +70,14 @@ def net():
     return _model(Net())
 
 
+def by_process():
+    """Other weights in each process, whatever torch's generator is set to."""
+    model = net()
+    with torch.no_grad():
+        model.module.head.bias += os.getpid()
+    return model
+
+
 def any_size():
     return _model(Net(), size=None)
 

@@ -29,7 +29,7 @@ def local(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, thread
     """In this process, or in several of this machine.
 
     Raises:
-        InputError: If a process dies.
+        InputError: If a process dies, or what it says of its model.
     """
     if workers == 1:
         with with_threads(threads):
@@ -95,7 +95,7 @@ def on_ray(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threa
     but the pictures and models must be found at the same paths on each.
 
     Raises:
-        InputError: If Ray is not installed.
+        InputError: If Ray is not installed, or what a worker says of its model.
     """
     try:
         import ray
@@ -108,7 +108,11 @@ def on_ray(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threa
         work = ray.remote(num_cpus=threads, max_retries=-1)(_remote)
         described = study.model_dump_json()
         for done in _under_way(tasks, 4 * workers, lambda unit, keep: work.remote(described, unit, keep, threads), ray.wait):
-            yield ray.get(done)
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:  # it has the worker's trace in its message
+                raise error.cause if isinstance(error.cause, InputError) else error from None
+            yield result
     finally:
         if started:
             ray.shutdown()

@@ -48,7 +48,7 @@ def run_study(
         The folder's store.
 
     Raises:
-        InputError: If the folder holds another study, or one and `resume` is not set, or something cannot be had.
+        InputError: If the folder holds another study, or one and `resume` is not set, or something cannot be had, or a worker has other weights.
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -72,7 +72,7 @@ def run_study(
         if old is not None and threads != old["threads"]:
             raise InputError(f"The study began with {old['threads']} thread(s), on which its last digits depend: leave the threads as they were.")
         manifest = describe(planned, shard, threads, old, report)
-        units = [replace(unit, weight_sigma=manifest["weight_sigma"].get(unit.model)) for unit in planned.part(shard)]
+        units = [replace(unit, weight_sigma=manifest["weight_sigma"].get(unit.model), weights=manifest["models"][unit.model]) for unit in planned.part(shard)]
         complete = set() if old is None else _continued(store, old, manifest, units)
         store.write_manifest(manifest)
         kept = set(list(planned.images)[: study.keep_maps])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import streams
-from salience.core.errors import CollapseWarning, UndefinedError, lacks_memory
+from salience.core.errors import CollapseWarning, InputError, UndefinedError, lacks_memory
 from salience.core.explainer import Explainer
 from salience.core.explanation import Explanation
 from salience.core.metric import Judgement, Metric
@@ -46,6 +46,7 @@ class Unit:
         model: Name of the model.
         method: Specification of the method.
         weight_sigma: What ``weight_sigma=auto`` takes, for all pictures alike; None if no method asks for it.
+        weights: Hash of the weights that the model must have; None for a black box, or if any will do.
     """
 
     place: int
@@ -53,6 +54,7 @@ class Unit:
     model: str
     method: str
     weight_sigma: float | None = None
+    weights: str | None = None
 
     @property
     def id(self) -> str:
@@ -77,6 +79,9 @@ def compute(study: Study, unit: Unit, keep_maps: bool = False) -> Result:
         study: What is asked.
         unit: For which image, model and method.
         keep_maps: Whether to return the maps too.
+
+    Raises:
+        InputError: If the model cannot be had here, or has other weights than it must: that is no matter of one image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the rows of CLASS_KEPT say it
@@ -100,12 +105,17 @@ def _number(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:7], "big")
 
 
-@lru_cache(maxsize=2)
 def model_of(name: str, device: str, precision: str, chunk: int | None) -> Classifier:
     """The model; kept, because the next unit has the same, or is the first of the next model."""
+    return _loaded(name, device, precision, chunk)[0]
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, device: str, precision: str, chunk: int | None) -> tuple[Classifier, str | None]:
+    """A model, and the hash of its weights."""
     model = load_model(name, device=device, precision=precision)
     model.chunk = chunk
-    return model
+    return model, model.weights_hash()
 
 
 @lru_cache(maxsize=1)
@@ -115,7 +125,7 @@ def _data(text: str) -> Dataset:
 
 def forget() -> None:
     """Load models and data again: their files may have changed since an earlier study of this process."""
-    model_of.cache_clear()
+    _loaded.cache_clear()
     _data.cache_clear()
 
 
@@ -146,16 +156,18 @@ class _Work:
         """Load the image and go through its targets and the seeds."""
         study = self.study
         try:
+            model = self.model()
+        except Exception as error:
+            if lacks_memory(error):
+                return self.nothing(error)
+            raise  # it is the same for all images
+        try:
             item = _data(study.model_dump_json())[self.unit.place]
-            model = model_of(self.unit.model, study.device, study.precision, study.chunk)
-            model = model if self.unit.weight_sigma is None else model.using(weight_sigma=self.unit.weight_sigma)
             image = load_images([item.picture], model, study.fit)
             outputs = model.outputs(image.as_subclass(Tensor).to(model.device))
             targets = [int(outputs.argmax())] if study.data.targets == "predicted" else self.labels(item, outputs[0])
         except Exception as error:  # whatever is wrong with one image must not stop the others
-            for seed in study.seeds:
-                self.failed({"seed": seed}, error)
-            return self.result
+            return self.nothing(error)
         for target in targets:
             for seed in study.seeds:
                 self.map_of(model, image, item, target, seed, {"target": target, "label": model.label(target), "seed": seed})
@@ -164,6 +176,23 @@ class _Work:
             with io.BytesIO() as buffer:
                 np.savez_compressed(buffer, image=image.as_subclass(Tensor).numpy(), **arrays)
                 self.result.maps = buffer.getvalue()
+        return self.result
+
+    def model(self) -> Classifier:
+        """The model, with the weights and the level of noise that it must have."""
+        study, unit = self.study, self.unit
+        model, weights = _loaded(unit.model, study.device, study.precision, study.chunk)
+        if unit.weights not in (None, weights):
+            raise InputError(
+                f"{unit.model} was loaded once more and has other weights than the study began with: what makes it draws them anew each time, or finds other files here. "
+                "Let it give the same weights in every process and on every machine, for example from one file."
+            )
+        return model if unit.weight_sigma is None else model.using(weight_sigma=unit.weight_sigma)
+
+    def nothing(self, error: Exception) -> Result:
+        """The result where there is not even an image to explain."""
+        for seed in self.study.seeds:
+            self.failed({"seed": seed}, error)
         return self.result
 
     def labels(self, item: Item, outputs: Tensor) -> list[int]:
