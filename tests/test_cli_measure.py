@@ -233,6 +233,9 @@ class TestStudy:
         assert ran("study", "query", "out", 'select 1 as "[/b]", \'[b]x\' as "[b]"')[1].split() == ["[/b]", "[b]", "─" * 11, "1", "[b]x"]
         code, out, err = ran("study", "query", "out", "select count(*) as n, max(value) as n from results", "--json")
         assert (code, out, err) == (2, "", "Error: Two columns are called 'n', but a JSON object has each name once: name them with AS.\n")
+        assert objects(ran("study", "query", "out", "select sum(1.5) as n, 0.25 as x, date '2020-01-02' as day", "--json")[1]) == [{"n": 1.5, "x": 0.25, "day": "2020-01-02"}]
+        assert objects(ran("study", "query", "out", "-- how many\nselect count(*) as n from results", "--json")[1]) == [{"n": 24}]
+        assert ran("study", "query", "out", "select 1", "--jso")[0] == 2
         code, out, err = ran("study", "query", "out", "select no from results")
         assert (code, out) == (2, "")
         assert err.startswith("Error: The query failed")

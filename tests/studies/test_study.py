@@ -27,6 +27,7 @@ def test_what_is_read(folder):
         ("smoothgrad:samples=3", "smoothgrad:sample=3", 5, "did you mean samples"),
         ("smoothgrad:samples=3", "smoothgrat", 5, "did you mean smoothgrad"),
         ('"smoothgrad:samples=3"', "rise:samples=10,grid=4", 5, "'grid=4' is no name: in a list in square brackets put what has commas of its own in quotes"),
+        ('"smoothgrad:samples=3"', "{rise: samples=10}", 5, "methods: a colon with a blank after it begins a value of its own: leave the blank out, as in 'rise:option=number'."),
         ("gaussian_noise", "gausian_noise", 7, "Unknown perturbation 'gausian_noise': did you mean gaussian_noise"),
         ("perturbations", "perturbation", 7, "Unknown key 'perturbation': did you mean perturbations"),
         ("seeds: [0, 1]", "seeds: [0, 0]", 8, "0 is listed twice"),

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,8 +29,8 @@ def say(message: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """A line of JSON on standard output, at once, in which NaN and infinity are null."""
-    print(json.dumps(finite(value), allow_nan=False, default=str), flush=True)  # noqa: T201  # the output itself
+    """A line of JSON on standard output, at once, in which NaN and infinity are null, and what JSON does not know is text."""
+    print(json.dumps(finite(value), allow_nan=False, default=lambda each: float(each) if isinstance(each, Decimal) else str(each)), flush=True)  # noqa: T201  # the output itself
 
 
 def tell(sentence: str, style: str | None = None) -> None:

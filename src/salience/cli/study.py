@@ -4,9 +4,10 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from salience.cli._shared import Debug, Json, console, print_json, progress, tell
 from salience.core.errors import InputError
@@ -89,7 +90,15 @@ def show(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
     print_summary(store, console())
 
 
-@app.command()
+class _Query(TyperCommand):
+    """A command that does not take a comment, with which an SQL query may begin, for an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # the class of a context differs between versions of typer
+        """No option has a blank or a line break in it."""
+        return super().parse_args(ctx, [f" {each}" if re.match(r"--.*\s", each) else each for each in args])
+
+
+@app.command(cls=_Query)
 def query(
     folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False, debug: Debug = False
 ) -> None:

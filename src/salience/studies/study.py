@@ -256,4 +256,7 @@ def _message(error: ErrorDetails) -> str:
         return f"{place} is missing: add it."
     if error["type"] == "literal_error":
         return f"{place}: {error['input']!r} is not known; give {error['ctx']['expected']}."
+    if error["type"] == "string_type" and isinstance(error["input"], dict):
+        key = next(iter(error["input"]), "")
+        return f"{place}: a colon with a blank after it begins a value of its own: leave the blank out, as in '{key}:option=number'."
     return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}."
