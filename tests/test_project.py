@@ -73,6 +73,23 @@ def test_heavy_libraries_are_imported_when_used():
     assert done.stdout.strip() == "[]"
 
 
+def test_imports_leave_pythons_random_numbers_alone():
+    """The first use of a name, and of another library's methods."""
+    code = (
+        "import random\n"
+        "random.seed(5)\n"
+        "before = random.getstate()\n"
+        "import salience as sal\n"
+        "for name in sal.__all__:\n"
+        "    getattr(sal, name)\n"
+        "    assert random.getstate() == before, name\n"
+        "from salience.explainers.peers_gradcam import PytorchGradCAM\n"
+        "PytorchGradCAM.members()\n"
+        "assert random.getstate() == before, 'grad-cam'"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+
+
 def test_importing_is_quick_because_torch_is_not_imported():
     code = "import sys, salience; salience.__version__; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

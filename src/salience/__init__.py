@@ -8,7 +8,17 @@ e = sal.explain("rise:samples=500", model, images)
 e.maps, e.stderr, e.show()
 """
 
+from typing import Any
+
 import lazy_loader
 
+from salience.core.imports import same_random_numbers
+
 __version__ = "0.1.0"
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the public face, imported when it is first used."""
+    with same_random_numbers():
+        return _imported(name)

@@ -21,6 +21,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError, unknown
 from salience.core.explainer import Explainer
+from salience.core.imports import same_random_numbers
 from salience.core.model import Model
 from salience.core.montecarlo import DREW, Attribution
 from salience.core.types import Images, Targets
@@ -149,7 +150,8 @@ class Peer(Explainer):
             InputError: If it is not installed.
         """
         try:
-            return importlib.import_module(module or cls.module)
+            with same_random_numbers():
+                return importlib.import_module(module or cls.module)
         except ImportError as error:
             raise InputError(f"{cls.library}:NAME needs the package {cls.package}: pip install '{cls.package}', or salience[peers].") from error
 
