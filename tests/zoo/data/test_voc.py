@@ -66,6 +66,15 @@ def test_a_class_that_is_all_difficult_is_left_out(root):
     assert dict(item.masks) == {}
 
 
+def test_the_list_of_a_class_is_of_the_pictures_that_have_it(root):
+    """As VOC writes it: 1, or -1 without the class, or 0 where all of it is difficult."""
+    (root / "ImageSets/Main/dog_val.txt").write_text("000001  1\n000002 -1\n000003  0\n")
+    assert [item.name for item in load_dataset("voc", root=root, split="dog_val")] == ["000001"]
+    (root / "ImageSets/Main/dog_val.txt").write_text("000002 -1\n000003  0\n")
+    with pytest.raises(sal.InputError, match=r"^There are no pictures in voc:root=.*,split=dog_val: check its options\.$"):
+        load_dataset("voc", root=root, split="dog_val")
+
+
 def test_refused(root):
     with pytest.raises(sal.InputError) as caught:
         load_dataset("voc", root=root, split="test")

@@ -41,13 +41,14 @@ class Voc(Dataset):
     """The pictures of a split, with the union of all boxes of a class as its mask; 20 classes in alphabetical order.
 
     A class whose objects are all marked difficult is left out of labels and masks, as in the pointing game; if
-    one is not difficult, the boxes of all count.
+    one is not difficult, the boxes of all count. A list of one class, such as ``dog_val``, has a flag beside each
+    picture: those with 1 are taken, not those without the class (-1) or where all its objects are difficult (0).
 
     Differs from the source: nothing; the boxes' corners count from 1 and lie inside them.
     """
 
     root: str = option("", "the folder of one year, which holds JPEGImages, Annotations and ImageSets, for example VOCdevkit/VOC2007")
-    split: str = option("val", "which list in ImageSets/Main: train, val, trainval or, for 2007, test")
+    split: str = option("val", "which list in ImageSets/Main: train, val, trainval or, for 2007, test; or that of a class, such as dog_val")
 
     @cached_property
     def _ids(self) -> list[str]:
@@ -55,7 +56,8 @@ class Voc(Dataset):
         if not (where / f"{self.split}.txt").is_file():
             there = ", ".join(sorted(path.stem for path in where.glob("*.txt") if "_" not in path.stem)) or "none"
             raise InputError(f"{where / self.split}.txt is missing: give the folder of one year as root, and one of its lists as split (there: {there}).")
-        return [line.split()[0] for line in _files.text(where / f"{self.split}.txt").splitlines() if line.strip()]
+        lines = (line.split() for line in _files.text(where / f"{self.split}.txt").splitlines())
+        return [line[0] for line in lines if line and line[1:2] not in (["-1"], ["0"])]
 
     @property
     def classes(self) -> list[str]:
