@@ -66,7 +66,7 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("outline", [[[1, 1, 5, 5]], [[]], "abc", {"size": [20, 30]}])
+@pytest.mark.parametrize("outline", [[[1, 1, 5, 5]], [[]], "abc", {"size": [20, 30]}, {"size": [30, 20], "counts": [100, 500]}])
 def test_outlines_that_are_none(root, outline):
     file = root / "annotations/instances_val2017.json"
     stored = json.loads(file.read_text())

@@ -178,6 +178,8 @@ def _decoded(height: int, width: int, outline: Any) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools knows no NumPy 2 yet
             decoded = coco.decode(coco.frPyObjects(outline, height, width) if loose else outline).astype(bool)
+        if decoded.shape[:2] != (height, width):
+            raise ValueError(f"it is of a picture of {decoded.shape[1]} x {decoded.shape[0]}, not {width} x {height}")
     except Exception as error:  # it raises that class itself
         raise InputError(f"An outline of COCO cannot be read ({error}): give polygons of three points or more, or run lengths of the picture's size.") from error
     return decoded.any(-1) if decoded.ndim == 3 else decoded
