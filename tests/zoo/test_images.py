@@ -107,6 +107,16 @@ class TestKindsOfFiles:
         assert all(torch.equal(same[0].as_subclass(torch.Tensor), each.as_subclass(torch.Tensor)) for each in same)
         assert loaded([array, two_coloured]).names == ["image 1", "image 2"]
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_floats_that_are_no_numbers_are_refused(self, tmp_path, value):
+        """With one of them a float TIFF in [0, 1] was black, with a warning of NumPy's."""
+        values = np.full((20, 30), 0.5, dtype=np.float32)
+        values[3, 4] = value
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        with pytest.raises(sal.InputError) as caught:
+            sal.load_images(tmp_path / "a.tif")
+        assert str(caught.value) == f"{tmp_path}/a.tif has pixels that are NaN or infinite: give them a number between 0 and 1 first."
+
     def test_floats_from_0_to_1_keep_their_brightness(self, tmp_path):
         """A float TIFF in [0, 1] was taken for one from 0 to 255, and was black."""
         values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)

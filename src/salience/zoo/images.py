@@ -119,7 +119,7 @@ def check_path(path: str | os.PathLike) -> None:
 def _picture(source: Any) -> Image.Image:
     """Any source as an upright 8-bit RGB picture."""
     if isinstance(source, np.ndarray):
-        return _flat(_from_array(source))
+        return _flat(_from_array(source), "The array")
     if isinstance(source, Tensor):
         raise InputError(
             "An image is a path, an open file, bytes, a PIL image or a NumPy array: a tensor (n, c, h, w) in [0, 1] of the model's size needs no loading, or give each image as .permute(1, 2, 0).numpy()."
@@ -138,10 +138,12 @@ def _picture(source: Any) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             if isinstance(source, Image.Image):
-                return _flat(source)  # which reads it, if nobody has
+                return _flat(source, what)  # which reads it, if nobody has
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
                 opened.load()
-                return _flat(opened)
+                return _flat(opened, what)
+    except InputError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{what} has more than {Image.MAX_IMAGE_PIXELS} pixels, more than is safe to decode: shrink it first.") from error
     except UnidentifiedImageError as error:
@@ -153,11 +155,13 @@ def _picture(source: Any) -> Image.Image:
         raise InputError(f"{what} is damaged or cut off ({error}): get a whole copy of the file.") from error
 
 
-def _flat(picture: Image.Image) -> Image.Image:
-    """Upright, 8 bits, RGB, no transparency."""
+def _flat(picture: Image.Image, what: str) -> Image.Image:
+    """Upright, 8 bits, RGB, no transparency; `what` it is for the message."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise InputError(f"{what} has pixels that are NaN or infinite: give them a number between 0 and 1 first.")
         high = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0 if picture.mode == "F" and values.max() <= 1 else 255.0
         picture = Image.fromarray(np.clip(values / high * 255, 0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
