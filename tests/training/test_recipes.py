@@ -252,11 +252,33 @@ def test_the_attack_for_the_card_is_the_one_that_it_names(net, monkeypatch):
     monkeypatch.setattr("salience.training.card.pgd", noted)
     found = judged(net, data, attacked=3, seed=5)["pgd"]
     ((images, labels, options),) = calls
-    assert torch.equal(images, data.pixels(slice(3)))
-    assert torch.equal(labels, data.labels[:3])
+    assert torch.equal(images, data.some(3).pixels())
+    assert torch.equal(labels, data.some(3).labels)
     assert (options["steps"], options["restarts"], options["seed"]) == (found["steps"], found["restarts"], 5) == (20, 5, 5)
     assert found | share(np.array([True, True, False])) == found
     assert found["epsilon"] == pytest.approx(8 / 255, abs=1e-6)
+
+
+def test_what_is_judged_is_of_all_classes_of_a_set_in_the_order_of_its_classes(net, monkeypatch):
+    """The first pictures of a folder a class are all of its first classes: accuracy under attack and weight noise were theirs."""
+    data = striped(400)
+    order = data.labels.argsort()
+    data, classes = Pictures(data.images[order], data.labels[order], data.classes), []
+
+    def tuned(model, images):
+        classes.append({int((data.pixels() - image).square().sum((1, 2, 3)).argmin()) // 100 for image in images})
+        return 0.1
+
+    def attack(model, images, labels, **options):
+        classes.append(set(labels.tolist()))
+        return labels < 2
+
+    monkeypatch.setattr("salience.training.card.tuned_weight_sigma", tuned)
+    monkeypatch.setattr("salience.training.card.pgd", attack)
+    judged(net, data, attacked=30, seed=0)
+    assert classes == [{0, 1, 2, 3}, {0, 1, 2, 3}]
+    assert torch.equal(data.some(1000).images, data.images)
+    assert set(striped(400).some(100).labels.tolist()) == {0, 1, 2, 3}  # nor every fourth one, where classes take turns
 
 
 def test_every_picture_is_seen_once_an_epoch_in_new_order():

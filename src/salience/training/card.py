@@ -74,7 +74,7 @@ def judged(model: Model, test: Pictures, *, attacked: int, seed: int, report: Re
     Args:
         model: The network.
         test: The test pictures.
-        attacked: How many of them, from the first on, are attacked by PGD; 0 for none.
+        attacked: How many of them, as `Pictures.some` chooses them, are attacked by PGD; 0 for none.
         seed: Seed of the attack's starts.
         report: Told how far it is.
 
@@ -85,21 +85,18 @@ def judged(model: Model, test: Pictures, *, attacked: int, seed: int, report: Re
     if report is not None:
         report("testing", 0, None)
 
-    def pixels(start: int, stop: int) -> Tensor:
-        return test.pixels(slice(start, stop)).to(model.device)
-
-    outputs = torch.cat([model.outputs(pixels(start, start + 1000)) for start in range(0, len(test), 1000)]).cpu()
+    outputs = torch.cat([model.outputs(test.pixels(slice(start, start + 1000)).to(model.device)) for start in range(0, len(test), 1000)]).cpu()
     if test.multilabel:
         return {"accuracy": mean_average_precision(outputs, test.labels), "pgd": None, "weight_sigma": None}
     accuracy = {"measure": "accuracy", **share((outputs.argmax(1) == test.labels).numpy())}
     if report is not None:
         report("finding the weight noise", 0, None)
-    sigma = tuned_weight_sigma(model, pixels(0, TUNED_ON))
+    sigma = tuned_weight_sigma(model, test.some(TUNED_ON).pixels().to(model.device))
     robust = None
     if attacked:
         told = None if report is None else partial(report, "attacking")
-        labels = test.labels[:attacked].to(model.device)
-        survived = pgd(model, pixels(0, attacked), labels, steps=PGD_STEPS, restarts=PGD_RESTARTS, seed=seed, progress=told)
+        some = test.some(attacked)
+        survived = pgd(model, some.pixels().to(model.device), some.labels.to(model.device), steps=PGD_STEPS, restarts=PGD_RESTARTS, seed=seed, progress=told)
         robust = {"epsilon": round(EPSILON, 6), "steps": PGD_STEPS, "restarts": PGD_RESTARTS, **share(survived.cpu().numpy())}
     return {"accuracy": accuracy, "pgd": robust, "weight_sigma": float(f"{sigma:.3g}")}
 

@@ -240,7 +240,7 @@ def _run(trainer: Trainer, folder: Folder, rows: list[dict[str, Any]], test: Pic
                 folder.write_tensors("checkpoint.safetensors", trainer.state())
                 saved = time.monotonic()
         model.eval()
-        row = {"epoch": trainer.epoch, "loss": loss, "test": None if test is None or test.multilabel else _glance(model, test[:: math.ceil(len(test) / GLANCE)]), "seconds": round(trainer.seconds, 1)}
+        row = {"epoch": trainer.epoch, "loss": loss, "test": None if test is None or test.multilabel else _glance(model, test.some(GLANCE)), "seconds": round(trainer.seconds, 1)}
         rows.append(row)
         folder.write_log(rows)
         write_whole(folder.path / "curves.png", learning_curves(rows))

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from salience.core.draws import Stream
 from salience.core.errors import InputError
 
 
@@ -48,6 +50,13 @@ class Pictures:
     def __getitem__(self, part: slice) -> "Pictures":
         """Some of them."""
         return Pictures(self.images[part], self.labels[part], self.classes, self.name, self.names[part])
+
+    def some(self, count: int) -> "Pictures":
+        """So many of them, at least 1, or all if there are not so many; always the same. Data sets may come class by class, so each of as many equal stretches gives one, at random."""
+        count = min(count, len(self))
+        ends = np.arange(count + 1) * len(self) // count
+        places = Stream((0,), (0,)).generator("some pictures").integers(ends[:-1], ends[1:]).tolist()
+        return Pictures(self.images[places], self.labels[places], self.classes, self.name, tuple(self.names[place] for place in places if self.names))
 
     def with_classes(self, classes: tuple[str, ...]) -> "Pictures":
         """The same, with further classes after its own, of which it has no picture."""
