@@ -76,10 +76,17 @@ def cards(models: dict[str, str]) -> str:
     if not all(file.is_file() for file in files.values()):
         return ""
     found = {title: json.loads(file.read_text()) for title, file in files.items()}
-    parts = [f"{title} (`{models[title]}`) {card['accuracy']['value']:.1%} right, {card['pgd']['value']:.1%} under PGD" for title, card in found.items()]
-    weak = [title for title, card in found.items() if title != STANDARD and card["pgd"]["low"] <= found[STANDARD]["pgd"]["high"]]
+    parts = [f"{title} (`{models[title]}`) {figure(card['accuracy'])} right, {figure(card['pgd'])} under PGD" for title, card in found.items()]
+    robust = {title: card["pgd"] for title, card in found.items() if card["pgd"] is not None}
+    weak = [title for title, each in robust.items() if title != STANDARD and STANDARD in robust and each["low"] <= robust[STANDARD]["high"]]
     doubt = f" {' and '.join(weak)} did not make its network more robust here (the intervals overlap), so what is found of it is no judgement of the paper's." if weak else ""
+    doubt += "" if len(robust) == len(found) else " Whether each became robust cannot be said: give them to `salience train --resume --attacked 1000`."
     return f"Their cards: {'; '.join(parts)}.{doubt}"
+
+
+def figure(of: dict[str, Any] | None) -> str:
+    """A card's share, if it was measured."""
+    return "not measured" if of is None else f"{of['value']:.1%}"
 
 
 def pictures() -> dict[str, Any]:

@@ -372,6 +372,12 @@ def test_a_network_that_did_not_become_robust_is_told_from_its_card(script, tmp_
     said = trained.cards(models)
     assert "80.0% right, 27.5% under PGD. CURE did not make its network more robust here" in said
     assert trained.cards(models | {trained.CURE: "trained:nowhere"}) == ""
+    file = Path(models[trained.STANDARD].removeprefix("trained:")) / "card.json"
+    file.write_text(json.dumps({"accuracy": {"value": 0.8}, "pgd": None}))  # salience train --attacked 0
+    said = trained.cards(models)
+    assert "80.0% right, not measured under PGD" in said
+    assert "more robust here" not in said
+    assert said.endswith("Whether each became robust cannot be said: give them to `salience train --resume --attacked 1000`.")
 
 
 def plain_name(title):
