@@ -25,6 +25,18 @@ def test_default_model_sees_what_is_there():
     assert model.carried_weight_sigma is not None
 
 
+def test_a_vision_transformer_without_weights_takes_pictures_of_the_size_that_its_weights_have(monkeypatch):
+    """ViT-H/14 was built for 224 pixels and got pictures of 518, as its weights have them. Here it is built as small as can be."""
+    import torchvision.models as zoo
+
+    monkeypatch.setattr(
+        zoo, "get_model", lambda name, weights, **options: zoo.VisionTransformer(**({"image_size": 224, "patch_size": 14, "num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8} | options))
+    )
+    model = sal.load_model("torchvision:vit_h_14?pretrained=false")
+    assert model.size == (518, 518)
+    assert model.outputs(torch.rand(1, 3, 518, 518, generator=torch.Generator().manual_seed(0))).shape == (1, 1000)
+
+
 def test_torchvision_and_timm_without_weights():
     vision = sal.load_model("torchvision:resnet18?pretrained=false")
     assert (vision.size, vision.label(282), vision.crop_fraction) == ((224, 224), "tiger cat", 224 / 256)

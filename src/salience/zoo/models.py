@@ -175,10 +175,11 @@ def _torchvision(text: str) -> Model:
     if name not in known:
         raise unknown("torchvision model", name, known)
     weights = zoo.get_model_weights(name).DEFAULT
-    module = _downloaded(lambda: zoo.get_model(name, weights=weights if pretrained else None), f"torchvision:{name}")
+    preset = weights.transforms()
+    sizes = {"image_size": preset.crop_size[0]} if name.startswith("vit_") else {}  # without weights they take 224 pixels, whatever theirs take
+    module = _downloaded(lambda: zoo.get_model(name, weights=weights if pretrained else None, **sizes), f"torchvision:{name}")
     if checkpoint:
         _load_checkpoint(module, checkpoint)
-    preset = weights.transforms()
     model = Model(_prepared(module), mean=preset.mean, std=preset.std, size=preset.crop_size[0], labels=weights.meta["categories"])
     model.crop_fraction = preset.crop_size[0] / preset.resize_size[0]
     return model
