@@ -332,6 +332,20 @@ def test_weights_that_are_not_the_cards_are_refused(finished, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(changed)
     with pytest.raises(sal.InputError, match=r"model\.safetensors is not the file that card\.json was written for: restore both\.$"):
         sal.load_model(f"trained:{tmp_path}")
+    with pytest.raises(sal.InputError, match=r"model\.safetensors is not the file that card\.json was written for: restore both\.$"):
+        train("standard:epochs=1", "resnet9:width=4", striped(8), tmp_path / "next", start=tmp_path)
+
+
+def test_weights_beside_another_networks_card_take_nothing_from_it(finished, tmp_path):
+    """They were given its mean and standard deviation."""
+    folder, card = finished
+    (tmp_path / "card.json").write_text(json.dumps(json.loads((folder / "card.json").read_text()) | {"mean": [0.9, 0.9, 0.9], "sha256": "another"}))
+    (tmp_path / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    data = striped(8)
+    made = train("standard:epochs=1", "resnet9:width=4", data, tmp_path / "next", start=tmp_path / "other.safetensors")
+    assert tuple(made["mean"]) == data.mean_and_std()[0]
+    (tmp_path / "other.json").write_text((folder / "card.json").read_text())
+    assert train("standard:epochs=1", "resnet9:width=4", data, tmp_path / "third", start=tmp_path / "other.safetensors")["mean"] == card["mean"]
 
 
 def test_it_begins_with_given_weights(finished, tmp_path):

@@ -271,11 +271,14 @@ def _check(recipe: Recipe, data: Pictures, test: Pictures | None, start: str | P
 
 
 def _start(path: Path) -> tuple[dict[str, Tensor], tuple | None, str]:
-    """Weights to begin with, the mean and std that belong to them, and their SHA-256."""
+    """Weights to begin with, the mean and std of the card that was written for them, if it is beside them, and their SHA-256."""
     file = path / "model.safetensors" if path.is_dir() else path
-    tensors = read_tensors(file)
-    card = read_training(file.with_name("card.json")) or read_training(file.with_suffix(".json"))
-    return tensors, None if card is None else (tuple(card["mean"]), tuple(card["std"])), hashlib.sha256(file.read_bytes()).hexdigest()
+    tensors, sha256 = read_tensors(file), hashlib.sha256(file.read_bytes()).hexdigest()
+    cards = [card for card in (read_training(file.with_name("card.json")), read_training(file.with_suffix(".json"))) if card is not None]
+    own = next((card for card in cards if card["sha256"] == sha256), None)
+    if cards and own is None and path.is_dir():
+        raise InputError(f"{file} is not the file that card.json was written for: restore both.")
+    return tensors, None if own is None else (tuple(own["mean"]), tuple(own["std"])), sha256
 
 
 def _threads(folder: Folder, threads: int | None) -> int:
