@@ -114,3 +114,15 @@ def test_relus_in_a_scripted_function_are_refused(place):
     with pytest.raises(sal.InputError, match=r"^Sequential has ReLUs in TorchScript, which cannot be replaced"):
         sal.explain("guided_backprop", network(torch.jit.script(relu_and_more)), pictures())
     sal.explain("guided_backprop", network(torch.jit.script(tanh_and_more)), pictures(), targets=1)
+
+
+def test_a_name_without_a_value_yet_is_no_trouble():
+    """A forward that names a variable of the function around it, which that has not set: it was a ValueError."""
+
+    class Names(nn.Module):
+        def forward(self, x):
+            return x if x.ndim == 4 else later(x)
+
+    network = sal.Model(nn.Sequential(nn.Conv2d(3, 4, 3), Names(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    sal.explain("guided_backprop", network, pictures(), targets=1)
+    later = torch.flatten

@@ -9,6 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -48,11 +49,17 @@ def check_scripted(network: nn.Module, name: str) -> None:
         InputError: If there are ReLUs in TorchScript.
     """
     forwards = {each for module in network.modules() if inspect.isfunction(each := getattr(module.forward, "__func__", None))}
-    named = [each for forward in forwards for variables in inspect.getclosurevars(forward)[:2] for each in variables.values()]
+    named = [each for forward in forwards for each in _named_in(forward)]
     owned = [each for module in network.modules() for each in (module, *vars(module).values())]
     scripts = [each for each in (*owned, *named) if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction)]
     if any(re.search(r"aten::(relu|hardtanh|clamp|threshold|leaky_relu|prelu)", str(getattr(each, "inlined_graph", ""))) for each in scripts):
         raise InputError(f"{name} has ReLUs in TorchScript, which cannot be replaced: give the network as plain modules, or choose another method, such as integrated_gradients or rise.")
+
+
+def _named_in(function: FunctionType) -> list:
+    """What the names in a function stand for that are not its own: those of the functions around it, as far as they have a value yet, and those of its file."""
+    around = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    return around + [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
 
 
 def softplus(inputs: Tensor, ceiling: float, beta: float | Tensor) -> Tensor:
