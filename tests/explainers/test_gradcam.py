@@ -135,6 +135,74 @@ def test_other_tokens_may_stand_before_those_of_the_image_or_behind_them(method,
         sal.explain(method, sal.Model(seeded(lambda: Beside(amidst, others, mean)).eval()), pictures(2, 16, 24), targets=1)
 
 
+class Windows(nn.Module):
+    """Attention of each quarter of the picture's tokens within itself, in the order of the quarters, ``windows``, as sequences or as maps; in the picture's in the end."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+        self.embed, self.norm, self.windows, self.rows, self.head = nn.Conv2d(3, 16, 4, 4), nn.LayerNorm(16), nn.Linear(16, 16), nn.Identity(), nn.Linear(16, 4)
+        self.attention = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.norm(self.embed(x).permute(0, 2, 3, 1))
+        parts = tokens.unflatten(1, (2, 4)).unflatten(3, (2, 4)).transpose(2, 3).reshape(-1, 16, 16)
+        parts = self.attention(parts).view(len(x), 4, 16, 16)
+        parts = self.windows(parts) if self.maps else self.windows(parts.flatten(1, 2)).view(len(x), 4, 16, 16)
+        return self.head(self.rows(parts.reshape(-1, 2, 2, 4, 4, 16).transpose(2, 3).reshape(-1, 8, 8, 16)).mean((1, 2)))
+
+
+def test_tokens_in_the_order_of_windows_are_refused():
+    """Their maps were scrambled, as of named layers of timm's hiera and nest."""
+    x = pictures(2, 32, 32)
+    message = r"^The tokens of layer 'windows' of windows are not in the order of the image's rows \(but in that of windows, say\), so it has no map of the image: choose another layer, or a method that needs none, such as gradient or rise\.$"
+    for maps, refused in ((False, message), (True, r"^The layer 'windows' has outputs of shape \(1, 4, 16, 16\), so it has no map of the image: choose another, for example 'rows'\.$")):
+        network = model(seeded(lambda maps=maps: Windows(maps)), size=(32, 32))
+        with pytest.raises(sal.InputError, match=refused):
+            GradCAM(layer="windows")(network, x)
+        assert find_layer(network, x, None).name == find_layer(network, x, "rows").name == "rows"
+
+
+class Linear(nn.Module):
+    """A map of 8 x 8 with 9 channels, which are last in `last`; in `pieces` it is in 16 pieces of 2 x 2, its channels first."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.last, self.pieces, self.head = nn.Conv2d(3, 9, 4, 4), nn.Linear(9, 9), nn.Conv2d(9, 9, 1), nn.Linear(9, 4)
+
+    def forward(self, x):
+        x = self.last(self.embed(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        pieces = x.reshape(-1, 9, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 9, 4, 16)
+        return self.head(self.pieces(pieces).mean((2, 3)))
+
+
+def test_channels_are_last_where_a_linear_layer_makes_them():
+    """A map (8, 8, 9) was read as one of 8 x 9 with 8 channels, as in timm's GCViT; and maps in pieces as maps of 4 x 16, as in its MobileViTv2."""
+    network, x = model(seeded(Linear), size=(32, 32)), pictures(1, 32, 32)
+    assert (find_layer(network, x, "last").layout, find_layer(network, x, "last").grid) == ("nhwc", (8, 8))
+    with pytest.raises(sal.InputError, match=r"^The layer 'pieces' has outputs of shape \(1, 9, 4, 16\), so it has no map of the image: choose another, for example 'last'\.$"):
+        GradCAM(layer="pieces")(network, x)
+
+
+def test_the_weights_of_an_attention_are_no_grid_of_patches():
+    """Those of a class token that looks at all others have the shape of a map of one row, of which the map of timm's CrossViT was made."""
+
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.drop, self.head = nn.Conv2d(3, 16, 8, 8), nn.Identity(), nn.Linear(16, 4)
+            self.token, self.norm = nn.Parameter(torch.randn(1, 1, 16)), nn.LayerNorm(16)
+
+        def forward(self, x):
+            tokens = self.norm(torch.cat([self.token.expand(len(x), -1, -1), self.embed(x).flatten(2).transpose(1, 2)], 1))
+            weights = self.drop((tokens[:, None, :1] @ tokens[:, None].transpose(2, 3)).softmax(-1))
+            return self.head((weights[:, 0] @ tokens)[:, 0])
+
+    network = model(seeded(Looks), size=(24, 32))
+    layer = find_layer(network, pictures(1, 24, 32), "norm")
+    assert (layer.grid, layer.prefix) == ((3, 4), 1)
+
+
 def test_other_transformers():
     import timm
     import torchvision

@@ -118,7 +118,7 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
         below_top: Whether a layer that is found must lie below the last one with weights.
 
     Raises:
-        InputError: If there is no such layer, its output is not laid out over the image, other tokens stand among the image's, or no gradient goes through the network.
+        InputError: If there is no such layer, its output is not laid out over the image, other tokens stand among the image's, these are not in the order of its rows, or no gradient goes through the network.
     """
     modules = {each: module for each, module in model.module.named_modules() if not isinstance(module, torch.jit.ScriptModule)}  # which take no hooks
     if name is not None and name not in modules:
@@ -127,14 +127,17 @@ def find_layer(model: Model, images: Images, name: str | None, *, coarsest: floa
     noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images.device).requires_grad_(True)
     outputs, seen = _probe(model, noise, modules)
     sequences = {each.output.shape[1:] for each in seen if each.output.ndim == 3}
-    shown = [each for each in seen if not _is_heads(each.output, sequences)]
-    patches = [tuple(each.output.shape[-2:]) for each in shown if _layout(each.output, size) == "nchw"]
+    linear = {each.output.shape for each in seen if isinstance(modules[each.name], nn.Linear)} - {each.output.shape for each in seen if isinstance(modules[each.name], nn.Conv2d)}
+    laid = [(each, _layout(each.output, size, linear)) for each in seen if not _is_heads(each.output, sequences)]
+    maps = {each.output.shape for each, layout in laid if layout == "nchw"}
+    shown = [(each, layout) for each, layout in laid if layout != "nchw" or not _is_unfolded(each.output, maps, size)]
+    patches = sorted((tuple(each.output.shape[-2:]) for each, layout in shown if layout == "nchw"), key=lambda grid: _stretch(grid, size) <= CLOSE)
     calls = [sum(earlier.name == each.name for earlier in seen[: each.place]) for each in seen]
-    found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each in shown if (layer := _layer(each, modules, size, patches)) is not None]
+    found = [(each, dataclasses.replace(layer, call=calls[each.place])) for each, layout in shown if (layer := _layer(each, layout, modules, size, patches)) is not None]
     if name is not None:
         for each, layer in reversed(found):
             if layer.name == name:
-                return _placed(model, noise, each.output.shape, layer)
+                return _placed(model, noise, each.output.shape, layer) if layer.layout == "tokens" else layer
         shapes = [tuple(each.output.shape) for each in seen if each.name == name]
         what = f"has outputs of shape {shapes[-1]}" if shapes else "returns no tensor, or is not called"
         example = f", for example {found[-1][1].name!r}" if found else ""
@@ -204,23 +207,36 @@ def _is_heads(output: Tensor, sequences: set[torch.Size]) -> bool:
     return output.ndim == 4 and torch.Size((output.shape[2], output.shape[1] * output.shape[3])) in sequences
 
 
-def _layout(output: Tensor, size: tuple[int, ...]) -> str | None:
-    """``nchw`` or ``nhwc`` if the output can be a map of an image of that size; the first, torch's own, if it has about the image's proportions."""
+def _is_unfolded(output: Tensor, maps: set[torch.Size], size: tuple[int, ...]) -> bool:
+    """Whether the output is a map in pieces, (n, channels, positions in a piece, pieces): it is out of the image's proportions, and there is a map of as many channels and positions that is not."""
+    channels, height, width = output.shape[1:]
+    same = [each[2:] for each in maps if each[1] == channels and each[2] * each[3] == height * width]
+    return min(_stretch(grid, size) for grid in same) <= CLOSE < _stretch((height, width), size)
+
+
+def _layout(output: Tensor, size: tuple[int, ...], linear: set[torch.Size]) -> str | None:
+    """``nchw`` or ``nhwc`` if the output can be a map of an image of that size; the first, torch's own, if it has about the image's proportions.
+
+    Outputs of the shapes in `linear`, those of linear layers, have their channels last.
+    """
     if output.ndim != 4 or len(output) != 1:
         return None
     fits = {}
-    for layout, (height, width), most in (("nchw", output.shape[2:], float("inf")), ("nhwc", output.shape[1:3], CLOSE)):
-        if 1 <= height <= size[0] and 1 <= width <= size[1] and height * width > 1:
-            ratio = (height * size[1]) / (width * size[0])
-            if max(ratio, 1 / ratio) <= most:
-                fits[layout] = max(ratio, 1 / ratio)
+    for layout, (height, width), most in (("nchw", output.shape[2:], 0.0 if output.shape in linear else float("inf")), ("nhwc", output.shape[1:3], CLOSE)):
+        if 1 <= height <= size[0] and 1 <= width <= size[1] and height * width > 1 and (stretch := _stretch((height, width), size)) <= most:
+            fits[layout] = stretch
     return next((layout for layout in fits if fits[layout] <= CLOSE), next(iter(fits), None))
 
 
-def _layer(seen: _Seen, modules: dict[str, nn.Module], size: tuple[int, ...], patches: list[tuple[int, ...]]) -> Layer | None:
-    """The output as a layer laid out over the image: as it is, as tokens of the patches, or as tokens in the image's proportions."""
-    output, layout = seen.output, _layout(seen.output, size)
-    module = modules[seen.name]
+def _stretch(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
+    """By what factor a grid's proportions differ from those of an image of that size."""
+    ratio = (grid[0] * size[1]) / (grid[1] * size[0])
+    return max(ratio, 1 / ratio)
+
+
+def _layer(seen: _Seen, layout: str | None, modules: dict[str, nn.Module], size: tuple[int, ...], patches: list[tuple[int, ...]]) -> Layer | None:
+    """The output as a layer laid out over the image: as it is, as tokens of the patches (preferring, from the end, a grid in the image's proportions), or as tokens in the image's proportions."""
+    output, module = seen.output, modules[seen.name]
     if layout is not None:
         height, width = output.shape[2:] if layout == "nchw" else output.shape[1:3]
         return Layer(seen.name, module, (height, width), layout)
@@ -239,50 +255,77 @@ def _layer(seen: _Seen, modules: dict[str, nn.Module], size: tuple[int, ...], pa
 
 
 def _placed(model: Model, noise: Tensor, shape: torch.Size, layer: Layer) -> Layer:
-    """The layer with its other tokens before those of the image or behind them, wherever they are: they are the same for every image until attention mixes them with the image's.
+    """The layer of tokens with its other tokens before those of the image or behind them, wherever they are: they are the same for every image until attention mixes them with the image's.
 
-    Those that are not (a mean of the image's, or a class token of an earlier stage) are taken to stand before them.
+    Those that are not (a mean of the image's, or a class token of an earlier stage) are taken to stand before them. Each of a few cells of the image must move
+    the token in its place, as long as it does not move all; one need not, as a ReLU may hide it.
 
     Raises:
-        InputError: If the image's tokens are not all in one piece.
+        InputError: If the image's tokens are not all in one piece, or not in the order of its rows.
     """
-    if layer.prefix == 0:
-        return layer
-    joined = _Joined(shape)
-    with torch.no_grad(), as_written(), suppress(_Enough), joined:
-        model(torch.cat([noise, 1 - noise]))
-    places = joined.places
-    count = layer.grid[0] * layer.grid[1]
-    if not places:
-        return layer
-    if len(places) != count or places[-1] - places[0] != count - 1:
+    height, width = layer.grid
+    rows, columns = torch.tensor([(0, width - 1), (height - 1, 1), (height // 2 - 1, 0), (height // 2, width - 1), (1, 0)]).T
+    cells = torch.zeros(len(rows), 1, height, width, device=noise.device)
+    cells[range(len(rows)), 0, rows % height, columns % width] = 1
+    moved = _Moved(torch.Size((2 + len(cells), *shape[1:])))
+    handle = layer.module.register_forward_hook(moved.ending(layer.call))
+    try:
+        with torch.no_grad(), as_written(), suppress(_Enough), moved:
+            model(torch.cat([noise, 1 - noise, torch.where(F.interpolate(cells, noise.shape[-2:]) > 0, 1 - noise, noise)]))
+    finally:
+        handle.remove()
+    by_all, *by_cells = moved.places
+    places = [] if by_all is None or layer.prefix == 0 else by_all.nonzero()[:, 0].tolist()
+    if places:
+        if len(places) != height * width or places[-1] - places[0] != height * width - 1:
+            raise InputError(
+                f"The layer {layer.name!r} of {model.name} has {shape[1]} tokens, of which the image's {height} x {width} are not in one piece, "
+                "so it has no map of the image: choose a method that needs none, such as gradient or rise."
+            )
+        layer = dataclasses.replace(layer, prefix=places[0], suffix=shape[1] - 1 - places[-1])
+    elsewhere = [each is not None and not layer.spatial(each[None, :, None])[cell[None] > 0].any() for each, cell in zip(by_cells, cells, strict=True)]
+    if sum(elsewhere) > 1:
         raise InputError(
-            f"The layer {layer.name!r} of {model.name} has {shape[1]} tokens, of which the image's {layer.grid[0]} x {layer.grid[1]} are not in one piece, "
-            "so it has no map of the image: choose a method that needs none, such as gradient or rise."
+            f"The tokens of layer {layer.name!r} of {model.name} are not in the order of the image's rows (but in that of windows, say), so it has no map of the image: "
+            "choose another layer, or a method that needs none, such as gradient or rise."
         )
-    return dataclasses.replace(layer, prefix=places[0], suffix=shape[1] - 1 - places[-1])
+    return layer
 
 
 class _Enough(Exception):  # noqa: N818  # no error
     """The rest of the pass is not needed."""
 
 
-class _Joined(TorchFunctionMode):
-    """Finds the places in which two images differ among tokens as in an output of that shape, and ends the pass where they differ in all of them."""
+class _Moved(TorchFunctionMode):
+    """Finds which tokens differ between the first image of a pass and each of the others, in what was made last before all of them do, among results of that shape."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
-        self.shape = (2, *shape[1:])
-        self.places: list[int] = []
+        self.shape = shape
+        self.places: list[Tensor | None] = [None] * (shape[0] - 1)
+        self.mixed = [False] * (shape[0] - 1)
+
+    def ending(self, call: int) -> Callable:
+        """A hook that ends the pass in that call of a module."""
+        earlier = iter(range(call))
+
+        def end(*_: Any) -> None:
+            if next(earlier, None) is None:
+                raise _Enough
+
+        return end
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Called by torch for every function."""
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.shape == self.shape:
-            places = (result[0] != result[1]).any(1).nonzero()[:, 0].tolist()
-            if len(places) == self.shape[1]:
+            for turn, other in enumerate(result[1:]):
+                places = (result[0] != other).any(1)
+                self.mixed[turn] |= bool(places.all())
+                if places.any() and not self.mixed[turn]:
+                    self.places[turn] = places
+            if all(self.mixed):
                 raise _Enough
-            self.places = places or self.places
         return result
 
 
