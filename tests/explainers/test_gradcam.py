@@ -326,3 +326,10 @@ def test_channels_that_would_fit_the_picture_are_channels():
     (slope,) = torch.autograd.grad(net[4:](features)[:, 1].sum(), features)
     expected = F.interpolate((slope.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).clamp_min(0), (32, 24), mode="bilinear")
     torch.testing.assert_close(sal.explain("gradcam", sal.Model(net), images, 1).maps, expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_with_a_comma_in_its_name():
+    """Its record could not be read again: modules in a dictionary have any name."""
+    method = GradCAM(layer="stages.a,b")
+    assert str(method) == "gradcam:layer=(stages.a,b)"
+    assert GradCAM.from_value(str(method)) == method

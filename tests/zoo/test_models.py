@@ -128,6 +128,7 @@ def test_python_factories(tmp_path, monkeypatch):
         ("timm:resnet10x?pretrained=false", r"^Unknown timm model 'resnet10x': did you mean .*\?$"),
         ("timm:resnet10t?pretraind=false", r"^Unknown option of a model: 'pretraind': did you mean pretrained\?$"),
         ("timm:resnet10t?pretrained=no", r"^pretrained must be true or false, not 'no'\.$"),
+        ("timm:resnet10t?pretrained=false&pretrained=true", r"^'resnet10t\?pretrained=false&pretrained=true': an option is given twice; give it once\.$"),
         ("timm:resnet10t?checkpoint=none.pt", r"^The checkpoint none\.pt does not exist: check the path\.$"),
     ],
 )

@@ -121,7 +121,10 @@ def _efficientnet_lite(name: str) -> Model:
 def _options(text: str) -> tuple[str, bool, str | None]:
     """``NAME?pretrained=false&checkpoint=FILE`` as name, pretrained, checkpoint."""
     name, _, query = text.partition("?")
-    given = dict(item.partition("=")[::2] for item in query.split("&") if item)
+    items = [item.partition("=")[::2] for item in query.split("&") if item]
+    given = dict(items)
+    if len(given) < len(items):
+        raise InputError(f"{text!r}: an option is given twice; give it once.")
     wrong = set(given) - {"pretrained", "checkpoint"}
     if wrong:
         raise unknown("option of a model:", wrong.pop(), ("pretrained", "checkpoint"))
