@@ -505,6 +505,13 @@ class TestAsAProcess:
         assert process.returncode == 130
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == [begun]
 
+    def test_interrupt_within_code_that_is_made_of_text(self, tmp_path):
+        """Python then ended by the signal itself, not with the exit code."""
+        (tmp_path / "made.py").write_text("def net():\n    exec('raise KeyboardInterrupt')\n")
+        process = command("explain", CAT, "--method", "gradient", "--model", "python:made:net", cwd=tmp_path)
+        assert process.communicate(timeout=60) == ("", "Interrupted: every file that was written is whole.\n")
+        assert process.returncode == 130
+
     def test_progress_is_shown_on_a_terminal_and_on_standard_error_only(self, tmp_path):
         reader, terminal = os.openpty()
         process = command(
