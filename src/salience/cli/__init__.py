@@ -14,13 +14,13 @@ import traceback
 import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from salience import __version__
 from salience.cli import attack, audit, demo, explain, listing, measure, study, train, tune
-from salience.cli._shared import Debug, say
+from salience.cli._shared import say
 from salience.core.errors import InputError, lacks_memory
 
 INTERRUPTED = 130
@@ -36,13 +36,13 @@ OBJECTS = 10_000
 """New objects after which Python looks for cycles among them; by default after 700, again and again while torch is loaded."""
 
 app = typer.Typer(name="salience", rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-app.command(epilog=explain.EXAMPLES, no_args_is_help=False)(explain.explain)
-app.command(epilog=measure.EXAMPLES, no_args_is_help=False)(measure.measure)
-app.command(epilog=audit.EXAMPLES, no_args_is_help=False)(audit.audit)
-app.command(epilog=attack.EXAMPLES, no_args_is_help=False)(attack.attack)
+app.command(epilog=explain.EXAMPLES)(explain.explain)
+app.command(epilog=measure.EXAMPLES)(measure.measure)
+app.command(epilog=audit.EXAMPLES)(audit.audit)
+app.command(epilog=attack.EXAMPLES)(attack.attack)
 app.add_typer(study.app, name="study")
-app.command(epilog=train.EXAMPLES, no_args_is_help=False)(train.train)
-app.command(epilog=tune.EXAMPLES, no_args_is_help=False)(tune.tune)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=tune.EXAMPLES)(tune.tune)
 app.add_typer(listing.app, name="list")
 app.command()(demo.demo)
 
@@ -55,7 +55,10 @@ def _version(asked: bool) -> bool:
 
 
 @app.callback(epilog="salience COMMAND --help shows a command's options and examples.")
-def salience(version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False, debug: Debug = False) -> None:
+def salience(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", expose_value=False)] = False,
+) -> None:
     """Explain what an image classifier saw, with an error bar on the map, and measure whether the explanation can be trusted."""
 
 
@@ -69,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a bug or a full memory, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    _add_option(command, next(each for each in command.params if each.name == "debug"))
     waiting_briefly(os.environ)
     with warnings.catch_warnings(), ending_on_sigterm(), collecting_seldom():
         warnings.filterwarnings("always", category=UserWarning, module=r"salience\.")
@@ -82,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             return _failed(error)
     return _failed(KeyboardInterrupt()) if code == INTERRUPTED else 0
+
+
+def _add_option(command: Any, option: Any) -> None:
+    """Have all commands below one take an option that `main` looks at."""
+    for each in command.commands.values():
+        if hasattr(each, "commands"):
+            _add_option(each, option)
+        else:
+            each.params.append(option)
 
 
 @contextmanager

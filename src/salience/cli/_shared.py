@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "efficientnet-lite0"
 MODEL_HELP = "A name of salience list models, trained:FOLDER, torchvision:NAME, timm:NAME or python:package.module:factory."
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 

@@ -1,7 +1,5 @@
 """``salience attack``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import dataclasses
 import json
 import time
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, tell
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +53,6 @@ def attack(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the pictures (.png) and the changed images (.npz).", metavar="DIR", rich_help_panel="Output")] = Path("out"),
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Change photographs a little so that their explanations change and their classes stay, and measure what came of it.
 

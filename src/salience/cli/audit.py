@@ -1,14 +1,12 @@
 """``salience audit``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Json, console, print_json, progress
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -31,7 +29,6 @@ def audit(
     fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Audit methods on your own model and photographs: can their maps be trusted?
 

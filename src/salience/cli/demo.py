@@ -1,7 +1,5 @@
 """``salience demo``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salience import __version__
-from salience.cli._shared import DEFAULT_MODEL, Debug, progress, tell
+from salience.cli._shared import DEFAULT_MODEL, progress, tell
 from salience.cli.explain import COLUMNS, cells, print_results
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ DEMO_PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 DEMO_METHODS = ("gradient", "smoothgrad", "fusiongrad", "gradcam", "rise")
 
 
-def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.", metavar="DIR")] = Path("out/demo"), debug: Debug = False) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.", metavar="DIR")] = Path("out/demo")) -> None:
     """Explain three photographs by five methods and write a page about it."""
     folder = importlib.resources.files("skimage") / "data"
     photographs = [Path(str(folder / name)) for name in DEMO_PHOTOGRAPHS]

@@ -1,7 +1,5 @@
 """``salience explain``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, tell
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Json, console, print_json, progress, tell
 
 if TYPE_CHECKING:
     from salience.show.batch import Row
@@ -56,7 +54,6 @@ def explain(
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 for speed.", metavar="P", rich_help_panel="Speed")] = "float32",
     out: Annotated[Path, typer.Option(help="Folder for the overlays (.png) and the maps (.npz).", metavar="DIR", rich_help_panel="Output")] = Path("out"),
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Explain photographs: for each image and method an overlay and a map with its error.
 

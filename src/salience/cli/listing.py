@@ -1,20 +1,18 @@
 """``salience list``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, Debug, Json, console, print_json, tell
+from salience.cli._shared import DEFAULT_MODEL, Json, console, print_json, tell
 from salience.core.errors import unknown
 
 if TYPE_CHECKING:
     from salience.core.registry import Entry
 
-app = typer.Typer(help="List the methods, the metrics, the models and so on.", rich_markup_mode="rich", no_args_is_help=False)
+app = typer.Typer(help="List the methods, the metrics, the models and so on.", rich_markup_mode="rich")
 
 Name = Annotated[str | None, typer.Argument(help="One of them, to see its options.", show_default=False)]
 Cells = dict[str, "Callable[[Entry], str]"]
@@ -60,7 +58,7 @@ def _add(kind: str, command: str, what: str, cells: Cells, legend: str) -> None:
     """Add the command that lists a kind, or shows the options of one of it."""
 
     @app.command(command, help=f"List {what}, or the options of one.")
-    def listed(name: Name = None, as_json: Json = False, debug: Debug = False) -> None:
+    def listed(name: Name = None, as_json: Json = False) -> None:
         from salience.core.registry import entries
         from salience.core.spec import build
         from salience.show.table import table
@@ -91,7 +89,7 @@ for _kind, _row in COMMANDS.items():
 
 
 @app.command()
-def models(as_json: Json = False, debug: Debug = False) -> None:
+def models(as_json: Json = False) -> None:
     """List the models."""
     from salience.zoo.models import list_models
 

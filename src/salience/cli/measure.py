@@ -1,7 +1,5 @@
 """``salience measure``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import time
 import warnings
 import zipfile
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Json, console, print_json, progress
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +59,6 @@ def measure(
     fit: Annotated[str | None, typer.Option(help="How a picture is brought to the model's size: crop, squash or pad.", show_default="the model's own", metavar="F", rich_help_panel="How")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D", rich_help_panel="How")] = "cpu",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Measure maps: how faithful, well placed, robust or simple they are.
 

@@ -1,7 +1,5 @@
 """``salience study``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from salience.cli._shared import Debug, Json, console, print_json, progress, tell
+from salience.cli._shared import Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 app = typer.Typer(help="Compare methods on many images: a study that can be interrupted, continued and shared out.", rich_markup_mode="rich", no_args_is_help=True)
@@ -20,7 +18,7 @@ Limit = Annotated[int | None, typer.Option(help="Pictures at most; may grow when
 
 
 @app.command()
-def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True, debug: Debug = False) -> None:
+def plan(file: File, limit: Limit = None, timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure the first image to estimate the time.")] = True) -> None:
     """Say what a study would compute, and how long it would take."""
     from salience.core.duration import duration
     from salience.show.table import table
@@ -58,7 +56,6 @@ def run(
     shard: Annotated[str, typer.Option(help="I/N: part I of N of the work, for job arrays; see salience study merge.", metavar="I/N")] = "1/1",
     engine: Annotated[str, typer.Option(help="local, or ray (a cluster: RAY_ADDRESS names it).", metavar="E")] = "local",
     limit: Limit = None,
-    debug: Debug = False,
 ) -> None:
     """Run a study. Whatever ends it, --resume computes what is missing and nothing else."""
     from salience.studies.run import run_study
@@ -76,7 +73,7 @@ def run(
 
 
 @app.command()
-def show(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
+def show(folder: Folder, as_json: Json = False) -> None:
     """Show a study's means with their intervals; --json prints every row."""
     from salience.studies.store import Store
 
@@ -99,9 +96,7 @@ class _Query(TyperCommand):
 
 
 @app.command(cls=_Query)
-def query(
-    folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False, debug: Debug = False
-) -> None:
+def query(folder: Folder, sql: Annotated[str, typer.Argument(help="For example: select method, avg(value) from results group by method.", metavar="SQL")], as_json: Json = False) -> None:
     """Ask a study's tables, results and curves, in SQL. Nothing can be changed."""
     from salience.show.table import table
     from salience.studies.store import Store
@@ -121,7 +116,6 @@ def query(
 def report(
     folder: Folder,
     out: Annotated[Path | None, typer.Option(help="The folder for the files.", show_default="the study's own", metavar="DIR")] = None,
-    debug: Debug = False,
 ) -> None:
     """Write a page with tables, curves, maps and every value, and the tables in Markdown and LaTeX."""
     from salience.studies.report import write_report
@@ -136,7 +130,6 @@ def report(
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Two studies' folders, or more: each is compared with the first.", metavar="DIR DIR...", show_default=False)],
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Compare studies in what they have in common, picture by picture."""
     from salience.studies.compare_studies import as_row, compare_studies, print_comparison
@@ -158,7 +151,6 @@ def compare(
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="The folders of the shards.", metavar="DIR...", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder for the whole.", metavar="DIR")],
-    debug: Debug = False,
 ) -> None:
     """Join the shards of a study in a new folder."""
     from salience.studies.merge import merge as joined

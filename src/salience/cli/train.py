@@ -1,7 +1,5 @@
 """``salience train``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import dataclasses
 import hashlib
 import shlex
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salience.cli._shared import Debug, Json, console, print_json, progress, tell
+from salience.cli._shared import Json, console, print_json, progress, tell
 from salience.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +58,6 @@ def train(
     out: Annotated[Path, typer.Option(help="The folder for everything; --model trained:DIR uses it.", metavar="DIR", rich_help_panel="Output")] = Path("trained"),
     note: Annotated[str, typer.Option(help="A sentence for the card.", metavar="TEXT", rich_help_panel="Output")] = "",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Train a network for small pictures. Whatever ends it, --resume goes on to the same weights.
 

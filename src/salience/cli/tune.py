@@ -1,14 +1,12 @@
 """``salience tune``."""
 
-# ruff: noqa: ARG001  # --debug is read by `main`
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Debug, Json, console, print_json, progress, say, tell
+from salience.cli._shared import DEFAULT_MODEL, MODEL_HELP, Json, console, print_json, progress, say, tell
 
 if TYPE_CHECKING:
     from salience.core.classifier import Classifier
@@ -36,7 +34,6 @@ def tune(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", metavar="D")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for tune.png and tune.json.", metavar="DIR")] = Path("out"),
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Find how much noise a method may use on a model: the level at which accuracy drops by 5 %.
 
