@@ -17,7 +17,7 @@ from salience.core.draws import Seed, Stream, streams
 from salience.core.errors import InputError
 from salience.core.explanation import Explanation
 from salience.core.inputs import Target, check_chunk, checked_images, hash_of, target_indices
-from salience.core.montecarlo import DREW, Accumulator, Attribution, Draws, Estimate, Mean, Moments, Run, run
+from salience.core.montecarlo import DREW, Accumulator, Attribution, Done, Draws, Mean, Moments, run
 from salience.core.options import Options
 from salience.core.score import Score
 from salience.core.types import Images, Progress, Targets
@@ -168,41 +168,25 @@ class Explainer(Options):
 
         return explanation(done, indices)
 
-    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> "Done":
+    def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """The work of a call, on a prepared view of the model. Deterministic here."""
-        result = self.attribute(model, images, targets, streams)
-        return Done(result.maps.float(), None, torch.zeros(len(images), dtype=torch.int64), None, result.notes, outputs=result.outputs)
+        made = self.attribute(model, images, targets, streams)
+        return Done(made.maps.float(), made.outputs, made.notes)
 
-    def _explanation(self, done: "Done", targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[..., Explanation]) -> Explanation:
-        estimate = done.estimate
+    def _explanation(self, done: Done, targets: Targets, score: Score, record: dict[str, Any], images: Images, again: Callable[..., Explanation]) -> Explanation:
+        errors = {name: None if done.estimate is None else getattr(done.estimate, name).cpu() for name in ("stderr", "df", "blocks", "counts")}
         return Explanation(
             maps=done.maps.detach().cpu(),
-            stderr=None if estimate is None else estimate.stderr.cpu(),
-            df=None if estimate is None else estimate.df.cpu(),
-            samples=done.samples.cpu(),
+            samples=torch.zeros(len(done.maps), dtype=torch.int64) if done.samples is None else done.samples.cpu(),
             converged=None if done.converged is None else done.converged.cpu(),
             targets=targets.cpu(),
             method=str(self),
             score=score.name,
             record=record,
             images=images.detach().to("cpu", copy=True) if type(images) is Tensor else images,  # the user may change them later
-            blocks=None if estimate is None else estimate.blocks.cpu(),
-            counts=None if estimate is None else estimate.counts.cpu(),
             retarget=None if done.retarget is None else functools.partial(again, done.retarget),
+            **errors,
         )
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call's work gives: maps, and for random methods their estimate."""
-
-    maps: Tensor
-    estimate: Estimate | None
-    samples: Tensor
-    converged: Tensor | None
-    notes: dict[str, Tensor]
-    retarget: Callable[[Targets], "Done"] | None = None
-    outputs: Tensor | None = None
 
 
 Base = Annotated[Any, Explainer]
@@ -240,7 +224,7 @@ class MonteCarlo(Explainer):
         """What collects the draws: their mean, with its error if asked for, unless the method is about something else."""
         return Moments(len(images), self.draws) if errors else Mean(len(images))
 
-    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Run:
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Done:
         """Make the draws."""
         draw = self.sampler(model.using(progress=None), images, targets, streams)
         return run(draw, self.accumulator(images, errors), n=len(images), samples=self.draws, at_once=self.at_once(model, images), model=model, tolerance=tolerance)
@@ -248,12 +232,11 @@ class MonteCarlo(Explainer):
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The average over all draws."""
         done = self.sample(model, images, targets, streams, errors=False)
-        return Attribution(done.estimate.maps, notes=done.notes)
+        return Attribution(done.maps, notes=done.notes)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """As `Explainer.explain_view`, with errors and the stopping rule."""
-        done = self.sample(model, images, targets, streams, tolerance)
-        return Done(done.estimate.maps, done.estimate, done.samples, done.converged, done.notes)
+        return self.sample(model, images, targets, streams, tolerance)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ Every stochastic method of the papers is an expectation. A method says what one 
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from salience.core.classifier import Classifier
-from salience.core.types import Maps, PerImage
+from salience.core.types import Maps, PerImage, Targets
 
 BLOCKS = 20
 """Draw i belongs to block i modulo 20; block means give the error of non-linear steps."""
@@ -38,7 +38,7 @@ class Attribution:
 
     maps: Maps
     outputs: Tensor | None = None
-    notes: dict[str, PerImage] = field(default_factory=dict)
+    notes: dict[str, Shaped[Tensor, " n"]] = field(default_factory=dict)
 
 
 @dataclass
@@ -216,21 +216,25 @@ def reached(estimate: Estimate, tolerance: float) -> Tensor:
     return (relative_error(estimate.maps, estimate.stderr, level) <= tolerance).cpu()
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the engine hands back.
+@dataclass
+class Done(Attribution):
+    """What a whole call comes to: maps and, for random methods, what is known of their error.
 
     Attributes:
-        estimate: The maps and their errors.
-        samples: Draws used, (n,).
+        estimate: The maps and their errors; None for a deterministic method, or one that draws but does not know its error.
+        samples: Draws used, (n,); None where there is no estimate.
         converged: Whether the tolerance was reached, (n,); None without a tolerance.
-        notes: Facts noted by the draws, averaged over them, (n,) each.
+        retarget: The same for other targets, from the same draws; None where there are no scores for it.
     """
 
-    estimate: Estimate
-    samples: Tensor
-    converged: Tensor | None
-    notes: dict[str, Tensor]
+    estimate: Estimate | None = None
+    samples: Tensor | None = None
+    converged: Tensor | None = None
+    retarget: Callable[[Targets], "Done"] | None = None
+
+    def estimated(self, estimate: Estimate, tolerance: float | None) -> "Done":
+        """The same draws, with another estimate from them."""
+        return replace(self, maps=estimate.maps, estimate=estimate, converged=None if tolerance is None else reached(estimate, tolerance))
 
 
 @functools.cache
@@ -252,7 +256,7 @@ def run(
     at_once: int,
     model: Classifier,
     tolerance: float | None = None,
-) -> Run:
+) -> Done:
     """Make draws until there are enough.
 
     Args:
@@ -290,4 +294,5 @@ def run(
         if model.progress is not None:
             model.progress(done if len(active) else samples, samples)
     notes = {key: total / used for key, total in totals.items()}
-    return Run(accumulator.estimate(torch.arange(n)), used, None if tolerance is None else converged, notes)
+    estimate = accumulator.estimate(torch.arange(n))
+    return Done(estimate.maps, None, notes, estimate, used, None if tolerance is None else converged)

@@ -10,8 +10,8 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.explainer import Done, Explainer
-from salience.core.montecarlo import Attribution
+from salience.core.explainer import Explainer
+from salience.core.montecarlo import Attribution, Done
 from salience.core.quick import as_written
 from salience.core.types import Images, Targets
 from salience.explainers._layers import white_box

@@ -11,7 +11,7 @@ from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import CollapseWarning
 from salience.core.explainer import Explainer, MonteCarlo
-from salience.core.montecarlo import Draws, Run
+from salience.core.montecarlo import Done, Draws
 from salience.core.types import Images, Targets
 from salience.perturb.tune import tuned_weight_sigma
 from salience.perturb.weights import WeightNoise
@@ -80,7 +80,7 @@ class AverageOverWeights(MonteCarlo):
 
         return draw
 
-    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Run:
+    def sample(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None, errors: bool = True) -> Done:
         """Make the draws, and warn if the noise destroyed the network."""
         done = super().sample(model, images, targets, streams, tolerance, errors)
         kept = done.notes["class_kept"]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
-from salience.core.explainer import Base, Done
-from salience.core.montecarlo import Attribution
+from salience.core.explainer import Base
+from salience.core.montecarlo import Attribution, Done
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Outputs, Targets

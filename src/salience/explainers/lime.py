@@ -1,6 +1,7 @@
 """LIME on superpixels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
-from salience.core.explainer import Done, MonteCarlo
-from salience.core.montecarlo import Attribution, Draws, Estimate, Run, reached, run
+from salience.core.explainer import MonteCarlo
+from salience.core.montecarlo import Attribution, Done, Draws, run
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -54,7 +55,7 @@ class Lime(MonteCarlo):
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
-        return Attribution(self._fitted(model, images, targets, streams, every=False)[1].estimate.maps)
+        return Attribution(self._fitted(model, images, targets, streams, every=False)[1].maps)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """The map of the target with its error, and the way to that of any other class."""
@@ -62,16 +63,15 @@ class Lime(MonteCarlo):
         surrogate, done = self._fitted(model, images, targets, streams, every, tolerance)
         sizes = torch.tensor(surrogate.sizes)
 
-        def as_done(estimate: Estimate, wanted: Targets) -> Done:
-            notes = {"superpixels": sizes, "fit": surrogate.fit(wanted)}
-            return Done(estimate.maps, estimate, done.samples, None if tolerance is None else reached(estimate, tolerance), notes, other if every else None)
+        def noted(found: Done, wanted: Targets) -> Done:
+            return replace(found, notes={"superpixels": sizes, "fit": surrogate.fit(wanted)}, retarget=other if every else None)
 
         def other(wanted: Targets) -> Done:
-            return as_done(surrogate.estimate(torch.arange(len(images)), wanted), wanted)
+            return noted(done.estimated(surrogate.estimate(torch.arange(len(images)), wanted), tolerance), wanted)
 
-        return as_done(done.estimate, targets)
+        return noted(done, targets)
 
-    def _fitted(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], every: bool, tolerance: float | None = None) -> tuple[Surrogate, Run]:
+    def _fitted(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], every: bool, tolerance: float | None = None) -> tuple[Surrogate, Done]:
         segments = superpixels(images, self.segmentation)
         surrogate = Surrogate(segments, targets, self.samples, self.width, self.alpha)
         draw = self._sampler(model, images, targets, streams, segments, every)

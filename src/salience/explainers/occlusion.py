@@ -9,8 +9,8 @@ from torch import Tensor
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream
 from salience.core.errors import InputError
-from salience.core.explainer import Done, Explainer
-from salience.core.montecarlo import Attribution
+from salience.core.explainer import Explainer
+from salience.core.montecarlo import Attribution, Done
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Maps, Targets
@@ -50,10 +50,10 @@ class Occlusion(Explainer):
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """The map of the target, and the way to that of any other class."""
         every = scores_all_classes(model)
-        drops, none = self._drops(model, images, targets, every), torch.zeros(len(images), dtype=torch.int64)
+        drops = self._drops(model, images, targets, every)
 
         def done(wanted: Targets) -> Done:
-            return Done(self._painted(drops, wanted, images.shape[-2:]), None, none, None, {}, done if every else None)
+            return Done(self._painted(drops, wanted, images.shape[-2:]), retarget=done if every else None)
 
         return done(targets)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from salience.core.classifier import Classifier
 from salience.core.draws import Stream, stack
-from salience.core.explainer import Done, MonteCarlo
-from salience.core.montecarlo import Attribution, Draws, Estimate, Run, reached, run
+from salience.core.explainer import MonteCarlo
+from salience.core.montecarlo import Attribution, Done, Draws, Estimate, run
 from salience.core.options import option
 from salience.core.registry import register
 from salience.core.types import Images, Targets
@@ -58,22 +58,19 @@ class Rise(MonteCarlo):
 
     def attribute(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream]) -> Attribution:
         """The map of the target."""
-        return Attribution(self.collected(model, images, targets, streams)[1].estimate.maps)
+        return Attribution(self.collected(model, images, targets, streams)[1].maps)
 
     def explain_view(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None) -> Done:
         """The map of the target with its error, and the way to that of any other class."""
         collected, done = self.collected(model, images, targets, streams, tolerance)
-        other = None
 
-        if scores_all_classes(model):
+        def other(wanted: Targets) -> Done:
+            return done.estimated(collected.estimate(torch.arange(len(images)), wanted), tolerance)
 
-            def other(wanted: Targets) -> Done:
-                found = collected.estimate(torch.arange(len(images)), wanted)
-                return Done(found.maps, found, done.samples, None if tolerance is None else reached(found, tolerance), done.notes, other)
+        done.retarget = other if scores_all_classes(model) else None
+        return done
 
-        return Done(done.estimate.maps, done.estimate, done.samples, done.converged, done.notes, other)
-
-    def collected(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> tuple["Collected", Run]:
+    def collected(self, model: Classifier, images: Images, targets: Targets, streams: Sequence[Stream], tolerance: float | None = None) -> tuple["Collected", Done]:
         """The scores of all masked images, from which maps are estimated, and the run that made them."""
         masks = RandomMasks((images.shape[-2], images.shape[-1]), self.grid, self.keep, images.device)
         collected = Collected(self.estimator, masks, model.bound_score.name, images, targets, streams, self.samples)
