@@ -158,6 +158,26 @@ def test_a_full_disk(folder):
     assert same(Store("out"), run_study(read_study("study.yaml"), "whole"))
 
 
+def test_a_cluster_that_runs_on_this_machine_is_not_taken_unasked(folder, monkeypatch):
+    """Ray connected to it, and refused the number of processors."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    study = read_study("study.yaml")
+    code = "from ray.cluster_utils import Cluster; made = Cluster(True, head_node_args={'num_cpus': 1, 'include_dashboard': False}); print('ready', flush=True); input(); made.shutdown()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert "ready\n" in iter(other.stdout.readline, "")
+        monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own
+            store = run_study(study, "out", engine="ray")
+    finally:
+        other.communicate("\n", timeout=60)
+    assert same(store, run_study(study, "whole"))
+
+
 def test_ray_nodes_that_die(folder, monkeypatch):
     """Two Ray nodes on this machine; the one at work is killed after the first rows: the table is the same."""
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")

@@ -103,7 +103,8 @@ def on_ray(study: Study, tasks: Sequence[tuple[Unit, bool]], workers: int, threa
         raise InputError("The engine ray needs Ray: pip install 'salience[ray]'.") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ else workers * threads, logging_level=logging.ERROR, include_dashboard=False)
+        address = os.environ.get("RAY_ADDRESS", "local")  # without one Ray would take whatever cluster it finds on this machine
+        ray.init(address=address, num_cpus=workers * threads if address == "local" else None, logging_level=logging.ERROR, include_dashboard=False)
     try:
         work = ray.remote(num_cpus=threads, max_retries=-1)(_remote)
         described = study.model_dump_json()
