@@ -110,7 +110,7 @@ def as_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return "+".join(map(as_text, value))
-    return f"({value})" if "," in str(value) else str(value)
+    return f"({value})" if isinstance(value, str) and "," in value else str(value)
 
 
 def _check_range(value: Any, field: dataclasses.Field, what: str) -> None:
