@@ -160,7 +160,7 @@ def rows(study: Study, folder: Path, given: argparse.Namespace) -> Store:
 
 def images_of(store: Store) -> list[str]:
     """The names of a study's pictures, in their order."""
-    return list((store.manifest or {})["images"])
+    return list(store.described()["images"])
 
 
 def kept(store: Store, study: Study, image: str, method: str) -> dict[str, Tensor]:
@@ -203,7 +203,7 @@ def values(store: Store, method: str, metric: str, *, model: str | None = None, 
         variant: How maps were compared.
         column: Of the rows: ``value``, or ``prediction_changed``, 1 where the perturbation changed the prediction.
     """
-    images, seeds = images_of(store), (store.manifest or {})["study"]["seeds"]
+    images, seeds = images_of(store), store.described()["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     wanted = {"method": method, "metric": metric, "perturbation": perturbation, "variant": variant} | ({} if model is None else {"model": model})
     for row in table(store):

@@ -96,7 +96,7 @@ class Results:
             "random": "random",
         }
         self.gradients, self.masked = gradients, masked
-        self.specified = {str(sal.Explainer.from_value(each)) for each in (gradients.manifest or {})["study"]["methods"]}
+        self.specified = {str(sal.Explainer.from_value(each)) for each in gradients.described()["study"]["methods"]}
 
     def rows_of(self, name: str) -> tuple[Store, str]:
         """Where a method's rows are, and its specification there."""

@@ -49,7 +49,7 @@ def steps_of(model: sal.Classifier, full: bool) -> list[list[Part]]:
 
 def curves(store: Store, model: str, method: str, curve: str) -> np.ndarray:
     """A curve of each picture and random network, (images, seeds, points), the pictures in the study's order; NaN where there is none."""
-    images, seeds = images_of(store), (store.manifest or {})["study"]["seeds"]
+    images, seeds = images_of(store), store.described()["study"]["seeds"]
     found: dict[tuple, list[float]] = {}
     for row in table(store, "curves"):  # they come in the order of x
         if (row["model"], row["method"], row["curve"]) == (model, method, curve):

@@ -61,7 +61,7 @@ def made(folder, images=IMAGES, change=lambda row: row, maps=0, hashes=None, wit
     described = {"name": "made <up>", "data": {"dataset": "folder", "targets": "predicted", "options": {"root": "photos"}}, "models": ["net"], "methods": METHODS}
     described |= {"metrics": ["deletion", "ssim"], "perturbations": ["gaussian_noise"], "variants": ["common", "floor"], "seed": 7, "seeds": SEEDS, "score": None, "precision": "float32"}
     described |= {"device": "cpu", "fit": None, "chunk": None, "keep_maps": maps}
-    manifest = {"study": described | study, "models": {"net": "ab" * 32}, "threads": 1, "shard": [1, 1], "versions": {"salience": "0.1.0", "torch": "2.14"}}
+    manifest = {"study": described | study, "models": {"net": "ab" * 32}, "threads": 1, "shard": [1, 1], "versions": {"salience": "0.1.0", "torch": "2.14"}, "categories": []}
     store.write_manifest(manifest | {"images": {name: (hashes or {}).get(name, "cd" * 32) for name in images}})
     units = [(image, method) for image in images for method in METHODS if (image, method) != without]
     kept = [each for each in units if each[0] in images[:maps]]

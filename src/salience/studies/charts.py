@@ -76,7 +76,7 @@ def curves(store: Store) -> list[Chart]:
     Seeds and targets of a picture are averaged first. Where pictures have other points (their sizes differ), their
     curves are read off at those of the first.
     """
-    study = (store.manifest or {})["study"]
+    study = store.described()["study"]
     _, rows = store.query(
         "SELECT model, metric, curve, method, list(x ORDER BY x), list(y ORDER BY x) FROM "
         "(SELECT model, metric, curve, method, image, x, avg(y) AS y FROM curves WHERE isfinite(y) GROUP BY ALL) GROUP BY model, metric, curve, method, image ORDER BY curve, image"
@@ -195,9 +195,9 @@ def gallery(store: Store, most: int) -> tuple[list[Exhibit], int]:
     Raises:
         InputError: If a file of maps is damaged.
     """
-    if store.manifest is None or not (store.folder / "maps").is_dir():
+    if not (store.folder / "maps").is_dir():
         return [], 0
-    study = store.manifest["study"]
+    study = store.described()["study"]
     _, named = store.query("SELECT DISTINCT image, model, target, label FROM results WHERE target IS NOT NULL ORDER BY ALL")
     found: list[Exhibit] = []
     left = 0

@@ -76,7 +76,7 @@ def compare_studies(first: Store, second: Store) -> list[Difference]:
 
 def settings(first: Store, second: Store) -> list[str]:
     """What else differs between two studies: settings, weights of models, versions, pictures of one name."""
-    a, b = (store.manifest or {} for store in (first, second))
+    a, b = first.described(), second.described()
     listed = ("name", "models", "methods", "metrics", "perturbations", "variants", "keep_maps")
     found = [f"{key}: {value} and {b['study'].get(key)}" for key, value in a["study"].items() if key not in listed and b["study"].get(key) != value]
     for key in ("models", "methods", "metrics", "perturbations", "variants"):
@@ -130,10 +130,7 @@ LEGEND = (
 
 
 def _common_pictures(first: Store, second: Store) -> set[str]:
-    for store in (first, second):
-        if store.manifest is None:
-            raise InputError(f"{store.folder} holds no study: give a folder that 'salience study run' wrote.")
-    a, b = ((store.manifest or {})["images"] for store in (first, second))
+    a, b = (store.described()["images"] for store in (first, second))
     return {name for name, value in a.items() if b.get(name) == value}
 
 

@@ -30,7 +30,7 @@ def describe(planned: Plan, shard: tuple[int, int], threads: int, old: dict[str,
     networks = {name: model_of(name, study.device, study.precision, study.chunk) for name in study.models}
     models = {name: network.weights_hash() for name, network in networks.items()}
     tuned = any(getattr(each, "weight_sigma", None) == "auto" for method in study.methods for each in Explainer.from_value(method).nested())
-    found_then = {} if old is None else old.get("weight_sigma", {})
+    found_then = {} if old is None else old["weight_sigma"]
     levels = {name: known_weight_sigma(network) or found_then.get(name) or _searched(study, name, network, threads, report) for name, network in networks.items() if tuned}
     described = study.model_dump(mode="json")
     described["data"].pop("limit")
@@ -61,11 +61,10 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, men
     """Refuse to mix two studies in one folder."""
     changes = [f"{key} was {old['study'].get(key)!r} and is {value!r}" for key, value in new["study"].items() if old["study"].get(key) != value]
     changes += [f"the weights of {name} have changed" for name, value in new["models"].items() if old["models"].get(name) != value and name in old["models"]]
-    before = old.get("settings", {})
     for name, value in new["settings"].items():
-        was = before.get(name, value)
+        was = old["settings"].get(name, value)
         changes += [f"{key} of {name} was {was.get(key)} and is {each}" for key, each in value.items() if was.get(key) != each]
-    levels = old.get("weight_sigma", {})
+    levels = old["weight_sigma"]
     changes += [f"the noise level known for {name} was {levels[name]} and is {value} (salience tune)" for name, value in new["weight_sigma"].items() if levels.get(name, value) != value]
     changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value and name not in mended]
     shorter = [name for name in old["images"] if name not in new["images"]]

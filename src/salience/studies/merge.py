@@ -21,11 +21,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Store:
         InputError: If they are not of one study, a shard is missing, or there are rows already in the folder for the result.
     """
     stores = [Store(folder) for folder in folders]
-    manifests = []
-    for store in stores:
-        if store.manifest is None:
-            raise InputError(f"{store.folder} holds no study: give folders that 'salience study run' wrote.")
-        manifests.append({"categories": []} | store.manifest)
+    manifests = [store.described() for store in stores]
     for store, manifest in zip(stores, manifests, strict=True):
         check_same(manifests[0] | {"shard": None}, manifest | {"shard": None}, store.folder)
     _check_shards([tuple(manifest["shard"]) for manifest in manifests])

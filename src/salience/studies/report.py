@@ -50,7 +50,7 @@ def write_report(store: Store, out: str | Path | None = None, progress: Report |
     tell("computing the tables", 0, None)
     found, warning = tables(store), incomplete(store)
     folder = store.folder if out is None else Path(out)
-    name = (store.manifest or {})["study"]["name"]
+    name = store.described()["study"]["name"]
     contents = {"report.html": _page(store, name, found, tell), "tables.md": _all_markdown(name, found, warning), "tables.tex": _all_latex(found, warning)}
     for file, text in contents.items():
         write_whole(folder / file, text.encode())
@@ -78,7 +78,7 @@ def _page(store: Store, name: str, found: list[Table], tell: Report) -> str:
     from salience.show.figures import KEY
     from salience.studies.charts import curves, distributions, gallery
 
-    manifest: dict[str, Any] = store.manifest or {}
+    manifest = store.described()
     study = manifest["study"]
     tell("drawing the curves", 0, None)
     drawn = curves(store)

@@ -64,6 +64,16 @@ class Store:
         """
         return read_json(self.folder / "manifest.json", FORMAT, "run the study in a new folder")
 
+    def described(self) -> dict[str, Any]:
+        """The manifest of a study that must be there.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if (manifest := self.manifest) is None:
+            raise InputError(f"{self.folder} holds no study: give a folder that 'salience study run' wrote.")
+        return manifest
+
     @property
     def holds_rows(self) -> bool:
         """Whether there is any part, of whatever study."""
@@ -145,7 +155,7 @@ class Store:
         belongs = {name: int(count) for name, count in connection.execute(f"SELECT decode(key), decode(value) FROM parquet_kv_metadata({_quoted(results)})").fetchall() if name in ("curves", "maps")}
         curves = self.folder / "curves" / results.name
         rows = connection.execute(f"SELECT count(*) FROM read_parquet({_quoted(curves)})").fetchall()[0][0] if curves.exists() else 0
-        return belongs.get("curves", rows) == rows and (not belongs.get("maps") or _holds_maps(self.folder / "maps" / f"{results.stem}.npz"))
+        return belongs["curves"] == rows and (not belongs["maps"] or _holds_maps(self.folder / "maps" / f"{results.stem}.npz"))
 
     def _parts(self, table: str) -> list[Path]:
         """The files of a table."""
@@ -166,8 +176,7 @@ class Store:
         """
         import duckdb
 
-        if self.manifest is None:
-            raise InputError(f"{self.folder} holds no study: give a folder that 'salience study run' wrote.")
+        self.described()
         with _database() as connection:
             try:
                 kinds = [statement.type for statement in connection.extract_statements(sql)]

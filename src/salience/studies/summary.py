@@ -189,7 +189,7 @@ def tables(store: Store) -> list[Table]:
         InputError: If there is no study, or it has no rows yet.
     """
     found = []
-    categories = {index: str(each[0]) for each in (store.manifest or {}).get("categories", ()) for index in each}
+    categories = {index: str(each[0]) for each in store.described()["categories"] for index in each}
     for place, metrics in grouped(store).items():
         methods = list(next(iter(metrics.values()))[0].values)
         found.append(Table(place, methods, [_column(metric, cells, rows, categories) for metric, (cells, rows) in metrics.items()]))
@@ -205,9 +205,9 @@ def grouped(store: Store) -> dict[Place, dict[str, tuple[Cells, list[Row]]]]:
         InputError: If there is no study, or it has no rows yet.
     """
     rows = store.rows()
-    if not rows or store.manifest is None:
+    if not rows:
         raise InputError(f"{store.folder} has no rows yet: continue the study with 'salience study run --resume'.")
-    study = store.manifest["study"]
+    study = store.described()["study"]
     found: dict[Place, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     repeated = {each for each in study["perturbations"] if "common" in study["variants"] and not build("perturbation", each).geometric}
     for row in rows:
@@ -295,7 +295,7 @@ def threads_of(manifest: Mapping[str, Any]) -> str:
 
 def units_done(store: Store) -> tuple[int, int]:
     """How many units (an image, a model and a method each) are done, and of how many."""
-    manifest = store.manifest or {}
+    manifest = store.described()
     _, [(done,)] = store.query("SELECT count(DISTINCT (image, model, method)) FROM results")
     return done, len(manifest["images"]) * len(manifest["study"]["models"]) * len(manifest["study"]["methods"])
 
