@@ -431,6 +431,11 @@ class TestRegistry:
 
 
 class TestRefused:
+    def test_pictures_without_labels(self, conv):
+        """A tensor was taken for the name of a folder, too long for one."""
+        with pytest.raises(sal.InputError, match=r"^Levels are tuned on a folder of pictures, a data set or its specification, not on type Tensor: "):
+            tune("noisegrad", conv, torch.rand(2, 3, 32, 24))
+
     @pytest.mark.parametrize(
         ("method", "options", "message"),
         [

@@ -116,6 +116,8 @@ def test_python_factories(tmp_path, monkeypatch):
     assert sal.load_model("python:factories:net", precision="bfloat16").precision == "bfloat16"
     with pytest.raises(sal.InputError, match=r"^python:factories:box is a black box, whose precision cannot be set: leave precision out\.$"):
         sal.load_model("python:factories:box", precision="bfloat16")
+    with pytest.raises(sal.InputError, match=r"^A model is loaded by its name, not from type ReLU: give a network as sal\.Model\(module\), or "):
+        sal.load_model(torch.nn.ReLU())
 
 
 @pytest.mark.parametrize(

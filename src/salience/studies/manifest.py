@@ -69,7 +69,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: str | Path, men
     changes += [f"the picture {name} or its labels or masks have changed" for name, value in new["images"].items() if old["images"].get(name, value) != value and name not in mended]
     shorter = [name for name in old["images"] if name not in new["images"]]
     if old["shard"] is not None and shorter:
-        changes += [f"{len(shorter)} pictures are gone, {shorter[0]} first (a limit may only grow)"]
+        changes += [f"pictures are gone: {len(shorter)}, {shorter[0]} first (a limit may only grow)"]
     if list(old["images"])[: len(new["images"])] != list(new["images"])[: len(old["images"])] and old["shard"] is not None and not shorter:
         changes += ["the order of the pictures has changed"]
     if old["shard"] != new["shard"]:

@@ -15,6 +15,7 @@ guessing. One rule serves all methods: **the smallest level at which AD reaches 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -120,6 +121,8 @@ def tune(
         raise InputError(f"Tuning needs a picture, two draws, and no fewer than 0 pictures for maps, but was given limit {limit}, draws {draws} and auc_images {auc_images}.")
     if "weight_sigma" in given and not model.white_box:
         raise InputError(f"{model.name} is a black box, so its weights cannot be given noise: tune smoothgrad on a base that works without gradients, or give the network itself as sal.Model(module).")
+    if not isinstance(data, Dataset | str | os.PathLike):
+        raise InputError(f"Levels are tuned on a folder of pictures, a data set or its specification, not on type {type(data).__name__}: give pictures and their labels as a folder with labels.csv.")
     source = data if isinstance(data, Dataset) else data_of(str(data))
     items = [source[place] for place in range(min(limit, len(source)))]
     weights, key = model.weights_hash(), _key(explainer, model, items, draws, seed, auc_images, fit)

@@ -30,7 +30,7 @@ def list_models() -> list[str]:
     return [*LITE_SIZES, *_shipped(), "trained:FOLDER", "torchvision:NAME", "timm:NAME", "python:package.module:factory"]
 
 
-def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precision: str = "float32") -> Classifier:
+def load_model(name: object = "efficientnet-lite0", *, device: str = "cpu", precision: str = "float32") -> Classifier:
     """A model by name, in evaluation mode, with its own preprocessing and class names.
 
     Args:
@@ -46,6 +46,10 @@ def load_model(name: str = "efficientnet-lite0", *, device: str = "cpu", precisi
     Raises:
         InputError: If there is no such model or precision, its package is missing, or its weights cannot be had.
     """
+    if not isinstance(name, str):
+        raise InputError(
+            f"A model is loaded by its name, not from type {type(name).__name__}: give a network as sal.Model(module), or a function from images to scores as sal.BlackBox(function, size=)."
+        )
     kind, colon, rest = name.partition(":")
     check_device(device)
     check_precision(precision, device)
