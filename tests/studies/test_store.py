@@ -1,6 +1,7 @@
 """The folder of a study: queries, and files that are damaged or gone."""
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_a_query_cannot_change_anything(folder):
 def test_a_damaged_part_is_set_aside_and_computed_again(folder):
     study = read_study("study.yaml")
     whole = run_study(study, "whole")
-    store = run_study(study, "out")
+    store = Store(shutil.copytree("whole", "out"))
     first, second = sorted((store.folder / "results").glob("*.parquet"))[:2]
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
     (store.folder / "curves" / second.name).write_bytes(b"")
@@ -64,7 +65,7 @@ def test_ctrl_c_while_the_database_works(folder, monkeypatch):
 def test_damaged_maps_are_computed_again(folder, left):
     study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
     whole = run_study(study, "whole")
-    store = run_study(study, "out")
+    store = Store(shutil.copytree("whole", "out"))
     damaged = min(store.folder.glob("maps/*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:left])
     run_study(study, "out", resume=True)
@@ -77,7 +78,7 @@ def test_damaged_maps_are_computed_again(folder, left):
 def test_curves_and_maps_that_are_gone_are_computed_again(folder, lost):
     study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
     whole = run_study(study, "whole")
-    store = run_study(study, "out")
+    store = Store(shutil.copytree("whole", "out"))
     gone = min(store.folder.glob(lost))
     untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
     gone.unlink()
