@@ -65,7 +65,7 @@ class ClampInPlace(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient strictly between the bounds, as torch's own hardtanh has it."""
         (output,), gradient = ctx.saved_tensors, gradients[0]
-        if getattr(gradient, OWNED, False) and not torch.is_grad_enabled():
+        if vars(gradient).pop(OWNED, False) and not torch.is_grad_enabled():  # what comes before, a sum say, may hand it to several
             return torch.ops.aten.hardtanh_backward.grad_input(gradient, output, *ctx.bounds, grad_input=gradient), None, None
         return torch.ops.aten.hardtanh_backward(gradient, output, *ctx.bounds), None, None
 
