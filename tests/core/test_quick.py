@@ -9,6 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import salience as sal
+from salience.core import quick_functions
 from salience.core.quick import TOP_HOOKS, Padding, quick
 
 REPLACED = pytest.mark.skipif(TOP_HOOKS is None, reason="this torch does not tell who keeps tensors for the backward pass, so nothing is replaced")
@@ -203,7 +204,46 @@ def changed_after(conv, norm, x):
     return y + z
 
 
+def clamped_by_name(conv, norm, x):
+    y = norm(conv(x))
+    F.relu6(y, inplace=True)
+    return y * 2
+
+
+def clamped_with_a_view(conv, norm, x):
+    y = norm(conv(x))
+    z = y.flatten(2)
+    F.relu6(y, inplace=True)
+    return y + z.mean(2, keepdim=True)[..., None]
+
+
+def clamped_before(conv, norm, x):
+    y = conv(x)
+    return norm(F.hardtanh(y, -0.5, 0.5, inplace=True)) + y
+
+
+def clamped_without_graph(conv, norm, x):
+    y = norm(conv(x))
+    z = y + 0
+    with torch.no_grad():
+        F.relu6(y, inplace=True)
+    return y + z
+
+
+def clamped_and_changed(conv, norm, x):
+    y = F.relu6(norm(conv(x)), inplace=True).add_(1)
+    return F.hardtanh(conv(y[:, :4]), 0, 1, inplace=True)
+
+
 USES = {
+    "clamped": lambda conv, norm, x: F.relu6(norm(conv(x)), inplace=True),
+    "clamped by name": clamped_by_name,
+    "clamped with a view": clamped_with_a_view,
+    "clamped before": clamped_before,
+    "clamped without graph": clamped_without_graph,
+    "clamped and changed": clamped_and_changed,
+    "clamped twice": lambda conv, norm, x: F.hardtanh(F.relu6(norm(conv(x)), inplace=True), 0.25, 0.75, inplace=True),
+    "not in place": lambda conv, norm, x: (lambda y: F.relu6(y) + y)(norm(conv(x))),
     "folded": lambda conv, norm, x: norm(conv(x)),
     "twice": lambda conv, norm, x: norm(conv(x)) + conv(x).exp(),
     "alone": lambda conv, norm, x: conv(x),
@@ -220,6 +260,13 @@ USES = {
 }
 
 
+@pytest.fixture(params=[0, 2**17], ids=["fused", "unfused"])
+def least_fused(request, monkeypatch):
+    """Clamps in the same pass as the convolution, and not."""
+    monkeypatch.setattr("salience.core.quick_functions.LEAST_FUSED", request.param)
+
+
+@pytest.mark.usefixtures("least_fused")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("how", [{}, {"bias": False, "padding": 1}, {"groups": 2, "stride": 2}, {"dilation": 2, "padding": "same"}, {"padding": (0, 1), "padding_mode": "reflect"}], ids=str)
 @pytest.mark.parametrize("use", USES)
@@ -265,6 +312,57 @@ def test_folding_happens_and_hooks_prevent_it():
     handle.remove()
     assert "aten::batch_norm" in calls
     assert type(seen[0]) is torch.Tensor
+
+
+def blocks():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(inplace=True), nn.Conv2d(8, 8, 3, groups=8, stride=2), nn.BatchNorm2d(8), nn.ReLU6(inplace=True), nn.Conv2d(8, 4, 1)
+        ).eval()
+
+
+FUSED = pytest.mark.skipif(TOP_HOOKS is None or quick_functions.FUSED is None, reason="this torch replaces nothing, or has no oneDNN")
+
+
+@FUSED
+def test_a_clamp_is_made_with_the_convolution_where_there_is_much_to_clamp(monkeypatch):
+    network, x = blocks(), torch.rand(2, 3, 17, 21)
+    for least, fused in ((0, 2), (2 * 8 * 15 * 19, 1), (2**17, 0)):
+        monkeypatch.setattr(quick_functions, "LEAST_FUSED", least)
+        inputs = x.clone().requires_grad_(True)
+        with torch.profiler.profile() as profile, quick(network):
+            outputs = network(inputs)
+        calls = {event.key: event.count for event in profile.key_averages()}
+        assert calls.get("mkldnn::_convolution_pointwise", 0) == fused
+        assert calls.get("aten::clamp_", 0) == 2 - fused
+        other = x.clone().requires_grad_(True)
+        expected = network(other)
+        assert torch.allclose(outputs, expected, atol=1e-5)
+        first, second = (torch.autograd.grad((each.square() * each.detach().cos()).sum(), on, create_graph=True)[0] for each, on in ((outputs, inputs), (expected, other)))
+        assert torch.allclose(first, second, atol=1e-5)
+        first, second = (torch.autograd.grad(each.square().sum(), on)[0] for each, on in ((first, inputs), (second, other)))
+        assert torch.allclose(first, second, atol=1e-5)
+        assert second.abs().max() > 0.001
+
+
+@FUSED
+@pytest.mark.parametrize("where", ["image", "weight", "bias", "infinite"])
+def test_a_number_that_is_none_stays_visible(where, monkeypatch):
+    """oneDNN's clamp makes a bound of NaN, and would hide that a network is broken."""
+    monkeypatch.setattr(quick_functions, "LEAST_FUSED", 0)
+    network, x = blocks(), torch.rand(2, 3, 17, 21)
+    if where in ("image", "infinite"):
+        x[0, 0, 5, 5] = float("nan" if where == "image" else "inf")
+        network[0].weight.data[0, 0, 0, 0] = 0  # infinity times this is NaN
+    else:
+        getattr(network[3], where).data[2] = float("nan")
+    with torch.no_grad():
+        expected = network(x)
+        with quick(network):
+            outputs = network(x)
+    assert expected.isnan().any()
+    assert torch.equal(outputs.isnan(), expected.isnan())
 
 
 @REPLACED
@@ -387,6 +485,7 @@ CLAMPED = {
 }
 
 
+@pytest.mark.usefixtures("least_fused")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CLAMPED)
 def test_whatever_a_network_does_with_a_clamped_tensor(name, precision):

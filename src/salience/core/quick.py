@@ -2,8 +2,9 @@
 
 A batch norm in evaluation mode is a fixed affine map, so a convolution that it follows can take the map into its own
 weights: one pass over memory less, forward and backward. Many networks have ReLU6 in place, which copies its
-input first although a gradient can be read off its output. In bfloat16 on a CPU the backward pass of a depthwise
-convolution has no fast code at all, though its forward pass has, and one is the other of a flipped kernel.
+input first although a gradient can be read off its output, and which a convolution before it can do while it writes.
+In bfloat16 on a CPU the backward pass of a depthwise convolution has no fast code at all, though its forward pass has,
+and one is the other of a flipped kernel.
 Inside `quick` these are replaced by functions that do only what is needed (`bench/quick.py` measures it). Nothing is
 learnt or kept between passes: weights may change from one to the next. Parameters get no gradient inside.
 """
@@ -22,11 +23,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from salience.core.errors import InputError
-from salience.core.quick_functions import Affine, ClampInPlace, Convolved, How, Padded, Pair
+from salience.core.quick_functions import Affine, Bounds, ClampInPlace, Convolved, How, Padded, Pair, StaleError, convolved
 
-
-class StaleError(Exception):
-    """The pass must be done without `quick`: its input was changed before a convolution is asked for, a function of torch.autograd or torch.func, or a scripted one, takes what waits, the network looks at gradients, or activations are made anew."""
+State = tuple[bool, bool, torch.dtype]
+"""Whether gradients are recorded, whether autocast is at work, and the type of what a convolution then returns."""
 
 
 class Waiting(Tensor):
@@ -38,15 +38,16 @@ class Waiting(Tensor):
     METADATA = frozenset({torch._assert, Tensor.dim, Tensor.size, Tensor.is_inference, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))})
     x: Tensor
     version: int
-    state: tuple[bool, bool, torch.dtype]
+    state: State
+    sizes: Sequence[int]
     computed: Tensor | None
     within: "Quick"
 
     @classmethod
-    def on(cls, x: Tensor, sizes: Sequence[int], dtype: torch.dtype) -> Any:
+    def on(cls, x: Tensor, sizes: Sequence[int], dtype: torch.dtype, state: State) -> Any:
         """A tensor without storage, of the shape that is to come, made from `x` under the modes of now."""
         made = torch.Tensor._make_wrapper_subclass(cls, sizes, dtype=dtype, device=x.device)
-        made.x, made.version, made.state, made.computed = x, x._version, _state(x), None
+        made.x, made.version, made.state, made.sizes, made.computed = x, x._version, state, sizes, None
         return made
 
     def compute(self) -> Tensor:
@@ -64,8 +65,7 @@ class Waiting(Tensor):
         if self.computed is None:
             if self.x._version != self.version:
                 raise StaleError
-            graph, automatic, kind = self.state
-            with torch.set_grad_enabled(graph), torch.autocast(self.x.device.type, kind, automatic):
+            with nullcontext() if self.state == _state(self.x) else _under(self.state, self.x.device.type):
                 self.computed = self.compute()
         return self.computed
 
@@ -90,6 +90,9 @@ class Waiting(Tensor):
 
 def settled(arguments: Any) -> Any:
     """The arguments of a call, what waits among them computed."""
+    args, kwargs = arguments
+    if not kwargs and not any(isinstance(each, list | tuple | dict) for each in args):  # the usual case, in less time
+        return tuple(each.values() if isinstance(each, Waiting) else each for each in args), kwargs
     return tree_map_only(Waiting, Waiting.values, arguments)
 
 
@@ -102,7 +105,8 @@ class Padding(Waiting):
     def of(cls, x: Tensor, pad: Sequence[int]) -> "Padding":
         """`pad` zeros on the left, on the right, above and below."""
         left, right, top, bottom = pad
-        made = cls.on(x, (*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right), x.dtype)
+        n, c, height, width = x.shape
+        made = cls.on(x, (n, c, height + top + bottom, width + left + right), x.dtype, _state(x))
         made.pad = pad
         return made
 
@@ -117,31 +121,45 @@ class Padding(Waiting):
 
 
 class Convolution(Waiting):
-    """A convolution, which waits for a batch norm."""
+    """A convolution, which waits for a batch norm, and then for a clamp in place."""
 
     weight: Tensor
     bias: Tensor | None
     how: How
+    bounds: Bounds | None = None
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> "Convolution":
         """That of `x`, with parameters that get no gradient."""
-        sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], *how[:3], strict=True)]
-        _, automatic, kind = _state(x)
-        made = cls.on(x, (len(x), len(weight), *sizes), kind if automatic else x.dtype)
+        n, _, height, width = x.shape
+        filters, _, rows, columns = weight.shape
+        (down, across), (top, left), (apart, aside), _ = how
+        sizes = n, filters, (height + 2 * top - apart * (rows - 1) - 1) // down + 1, (width + 2 * left - aside * (columns - 1) - 1) // across + 1
+        state = _state(x)
+        made = cls.on(x, sizes, state[2], state)
         made.weight, made.bias, made.how = weight.detach(), bias if bias is None else bias.detach(), how
         return made
 
     def compute(self) -> Tensor:
         """The convolution itself."""
-        return _convolved(self.x, self.weight, self.bias, *self.how)
+        return _convolved(self.x, self.weight, self.bias, self.how, self.bounds)
 
-    def normalised(self, scale: Tensor, shift: Tensor) -> Tensor | None:
+    def normalised(self, scale: Tensor, shift: Tensor) -> "Convolution | None":
         """The convolution times `scale` plus `shift`, both (channels,), in one; None under another gradient or autocast mode than its own, or if their precisions differ."""
         if self.state != _state(self.x) or scale.dtype != self.weight.dtype:
             return None
-        shift = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
-        return _convolved(self.x, self.weight * scale.view(-1, 1, 1, 1), shift, *self.how)
+        made = self.on(self.x, self.sizes, self.dtype, self.state)
+        made.version, made.how = self.version, self.how
+        made.weight = self.weight * scale.view(-1, 1, 1, 1)
+        made.bias = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
+        return made
+
+    def clamped(self, bounds: Bounds) -> Tensor | None:
+        """The convolution, clamped in place; None under other modes than its own, or if it was computed before."""
+        if self.computed is not None or self.state != _state(self.x):
+            return None
+        self.bounds = bounds
+        return self.settle()
 
 
 class Quick(TorchFunctionMode):
@@ -170,7 +188,7 @@ class Quick(TorchFunctionMode):
         if torch._C._are_functorch_transforms_active() or func in LOOKING:
             raise StaleError
         pending, self.pending = self.pending, None
-        followed = pending is not None and func in AWAITED[type(pending)] and args and args[0] is pending
+        followed = pending is not None and func in AWAITED[type(pending)] and func in self.functions and args and args[0] is pending
         if pending is not None and not followed:
             pending.settle()
         if not followed and any(issubclass(kind, Waiting) for kind in types):
@@ -184,10 +202,19 @@ class Quick(TorchFunctionMode):
         return func(*args, **kwargs) if made is None else made
 
 
-def _state(x: Tensor) -> tuple[bool, bool, torch.dtype]:
-    """Whether gradients are recorded, whether autocast is at work, and its type."""
+def _state(x: Tensor) -> State:
+    """The modes of now."""
     device = x.device.type
-    return torch.is_grad_enabled(), torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    automatic = torch.is_autocast_enabled(device)
+    return torch.is_grad_enabled(), automatic, torch.get_autocast_dtype(device) if automatic else x.dtype
+
+
+@contextmanager
+def _under(state: State, device: str) -> Iterator[None]:
+    """The modes of before."""
+    graph, automatic, kind = state
+    with torch.set_grad_enabled(graph), torch.autocast(device, kind if automatic else None, automatic):
+        yield
 
 
 def kept_elsewhere() -> bool:
@@ -272,6 +299,8 @@ def _batch_norm(
 
 def _hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor | None:
     """Hardtanh in place on a tensor of the network's own; None otherwise."""
+    if inplace and isinstance(x, Convolution):
+        return x.clamped((float(min_val), float(max_val)))
     if not inplace or not x.requires_grad or x.is_leaf or x._is_view():
         return None
     return ClampInPlace.apply(x, float(min_val), float(max_val))
@@ -310,16 +339,16 @@ def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | N
     return Padding.of(x, pad)
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-    """The convolution, with a gradient for x alone."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return F.conv2d(x, weight, bias, *how)
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, how: How, bounds: Bounds | None) -> Tensor:
+    """The convolution, perhaps clamped, with a gradient for x alone."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
-        return Convolved.apply(x, weight, bias, how)
-    kind = torch.get_autocast_dtype(device)
-    with torch.autocast(device, enabled=False):
-        return Convolved.apply(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how)
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return _convolved(x.to(kind), weight.to(kind), bias if bias is None else bias.to(kind), how, bounds)
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return convolved(x, weight, bias, how, bounds)
+    return Convolved.apply(x, weight, bias, how, bounds)
 
 
 TOP_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
@@ -331,6 +360,6 @@ GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_b
 LOOKING = frozenset({torch.autograd.grad, Tensor.backward, Tensor.register_hook, Tensor.retain_grad, vars(torch._C.TensorBase)["grad_fn"].__get__})
 """Functions by which a network may see gradients within itself; some are changed in place."""
 
-AWAITED: dict[type[Waiting], tuple[Callable, ...]] = {Padding: (F.conv2d, torch.conv2d), Convolution: (F.batch_norm,)}
+AWAITED: dict[type[Waiting], tuple[Callable, ...]] = {Padding: (F.conv2d, torch.conv2d), Convolution: (F.batch_norm, F.hardtanh, F.relu6)}
 WITHOUT_RELU: dict[Callable, Callable] = {F.batch_norm: _batch_norm, F.pad: _pad, F.conv2d: _conv2d, torch.conv2d: _conv2d}
 QUICK = WITHOUT_RELU | {F.hardtanh: _hardtanh, F.relu6: _relu6}

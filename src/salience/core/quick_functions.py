@@ -1,6 +1,7 @@
 """The functions that `quick` puts in the place of torch's: as much of a backward pass as a gradient of the image needs."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,22 @@ from torch import Tensor
 Pair = tuple[int, int]
 How = tuple[Pair, Pair, Pair, int]
 """Stride, padding, dilation and groups of a convolution."""
+Bounds = tuple[float, float]
+"""Between which a convolution is clamped."""
+
+
+class StaleError(Exception):
+    """The pass must be done without `quick`: a tensor that is needed was changed in place, a function of torch.autograd or torch.func, or a scripted one, takes what waits, the network looks at gradients, or activations are made anew."""
+
+
+def kept(ctx: Any) -> tuple[Tensor, ...]:
+    """The tensors kept for the backward pass. Torch's own functions keep others, which may not have been changed where ours were."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise StaleError from error
 
 
 def where_one_arrives(backward: Callable) -> Callable:
@@ -43,7 +60,7 @@ class Affine(torch.autograd.Function):
     @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient times the scale."""
-        (scale,) = ctx.saved_tensors
+        (scale,) = kept(ctx)
         return gradients[0] * scale, None, None
 
 
@@ -64,10 +81,15 @@ class ClampInPlace(torch.autograd.Function):
     @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient strictly between the bounds, as torch's own hardtanh has it."""
-        (output,), gradient = ctx.saved_tensors, gradients[0]
-        if vars(gradient).pop(OWNED, False) and not torch.is_grad_enabled():  # what comes before, a sum say, may hand it to several
-            return torch.ops.aten.hardtanh_backward.grad_input(gradient, output, *ctx.bounds, grad_input=gradient), None, None
-        return torch.ops.aten.hardtanh_backward(gradient, output, *ctx.bounds), None, None
+        (output,) = kept(ctx)
+        return between(gradients[0], output, ctx.bounds), None, None
+
+
+def between(gradient: Tensor, output: Tensor, bounds: Bounds) -> Tensor:
+    """The gradient where what was clamped is strictly between the bounds; in place if nobody else reads it."""
+    if vars(gradient).pop(OWNED, False) and not torch.is_grad_enabled():  # what comes before, a sum say, may hand it to several
+        return torch.ops.aten.hardtanh_backward.grad_input(gradient, output, *bounds, grad_input=gradient)
+    return torch.ops.aten.hardtanh_backward(gradient, output, *bounds)
 
 
 class Padded(torch.autograd.Function):
@@ -94,26 +116,58 @@ class Padded(torch.autograd.Function):
 
 
 class Convolved(torch.autograd.Function):
-    """A convolution with a gradient for x alone, as often as it is asked for: torch's own second derivative of a grouped one loops over the groups."""
+    """A convolution, perhaps clamped, with a gradient for x alone, as often as it is asked for: torch's own second derivative of a grouped one loops over the groups."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-        """Keep the kernels, and x for its shape."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How, bounds: Bounds | None = None) -> Tensor:
+        """Keep the kernels, x for its shape, and the output if it is clamped."""
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight)
-        ctx.how, ctx.clamped = how, isinstance(x.grad_fn, ClampInPlace._backward_cls)
-        return F.conv2d(x, weight, bias, *how)
+        output = convolved(x, weight, bias, how, bounds)
+        ctx.save_for_backward(x, weight, *(() if bounds is None else (output,)))
+        ctx.how, ctx.bounds = how, bounds
+        ctx.clamped = isinstance(x.grad_fn, ClampInPlace._backward_cls | Convolved._backward_cls) and vars(x.grad_fn)["bounds"] is not None
+        return output
 
     @staticmethod
     @where_one_arrives
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The transposed convolution of the gradient."""
-        x, weight = ctx.saved_tensors
+        x, weight, *outputs = kept(ctx)
+        gradient = between(gradients[0], outputs[0], ctx.bounds) if outputs else gradients[0]
         transpose = Transposed.apply if torch.is_grad_enabled() else transposed  # most gradients are not differentiated again
-        gradient = transpose(gradients[0], x.detach(), weight, ctx.how)
+        gradient = transpose(gradient, x.detach(), weight, ctx.how)
         if ctx.clamped:
             setattr(gradient, OWNED, True)
-        return gradient, None, None, None
+        return gradient, None, None, None, None
+
+
+FUSED: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
+"""oneDNN's convolution with what follows it, as torch.compile calls it."""
+LEAST_FUSED = 2**17
+"""Values to clamp from which on that saves more time than it costs (`bench/quick.py` measures both)."""
+FINITE = "salience_finite"
+"""Attribute of a tensor: its version when all its values were finite."""
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, how: How, bounds: Bounds | None) -> Tensor:
+    """The convolution, clamped in the same pass over memory where that can be."""
+    if bounds is None:
+        return F.conv2d(x, weight, bias, *how)
+    if FUSED is None or not _may_fuse(x, weight, bias, how, bounds):
+        return F.conv2d(x, weight, bias, *how).clamp_(*bounds)
+    stride, padding, dilation, groups = how
+    made = FUSED(x, weight, bias, padding, stride, dilation, groups, "hardtanh", bounds, "")
+    setattr(made, FINITE, made._version)
+    return made
+
+
+def _may_fuse(x: Tensor, weight: Tensor, bias: Tensor | None, how: How, bounds: Bounds) -> bool:
+    """Whether the clamp may be oneDNN's: it makes numbers of NaN, so nothing may be infinite or NaN before."""
+    (n, _, height, width), (down, across) = x.shape, how[0]
+    if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or n * len(weight) * height * width < LEAST_FUSED * down * across:
+        return False
+    unknown = (weight, bias, None if getattr(x, FINITE, None) == x._version else x)
+    return math.isfinite(bounds[1] - bounds[0] + sum(float(each.sum()) for each in unknown if each is not None))
 
 
 class Transposed(torch.autograd.Function):
@@ -131,7 +185,7 @@ class Transposed(torch.autograd.Function):
     @where_one_arrives
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The convolution itself: both are linear."""
-        (weight,) = ctx.saved_tensors
+        (weight,) = kept(ctx)
         return Convolved.apply(gradients[0], weight, None, ctx.how), None, None, None
 
 

@@ -63,10 +63,10 @@ class WeightNoise:
             sigma: Standard deviation of the factor.
         """
         self._fill(stream, draw)
-        factors = torch.from_numpy(self.buffer).mul_(sigma).add_(1)
+        noises = torch.from_numpy(self.buffer).split([each.numel() for each in self.originals])
         try:
-            for parameter, original, factor in zip(self.parameters, self.originals, factors.split([each.numel() for each in self.originals]), strict=True):
-                parameter.data = original * factor.view(original.shape).to(original)
+            for parameter, original, noise in zip(self.parameters, self.originals, noises, strict=True):
+                parameter.data = torch.addcmul(original, original, noise.view(original.shape).to(original), value=sigma)
             forget(self.network)
             yield
         finally:
