@@ -260,7 +260,7 @@ USES = {
 }
 
 
-@pytest.fixture(params=[0, 2**17], ids=["fused", "unfused"])
+@pytest.fixture(params=[0, 2**20], ids=["fused", "unfused"])
 def least_fused(request, monkeypatch):
     """Clamps in the same pass as the convolution, and not."""
     monkeypatch.setattr("salience.core.quick_functions.LEAST_FUSED", request.param)
@@ -328,7 +328,7 @@ FUSED = pytest.mark.skipif(TOP_HOOKS is None or quick_functions.FUSED is None, r
 @FUSED
 def test_a_clamp_is_made_with_the_convolution_where_there_is_much_to_clamp(monkeypatch):
     network, x = blocks(), torch.rand(2, 3, 17, 21)
-    for least, fused in ((0, 2), (2 * 8 * 15 * 19, 1), (2**17, 0)):
+    for least, fused in ((0, 2), (2 * 8 * 15 * 19, 1), (2**20, 0)):
         monkeypatch.setattr(quick_functions, "LEAST_FUSED", least)
         inputs = x.clone().requires_grad_(True)
         with torch.profiler.profile() as profile, quick(network):

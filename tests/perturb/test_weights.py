@@ -1,7 +1,9 @@
 """Weight noise: the right factors, and the same tensors back."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 import salience as sal
@@ -28,6 +30,24 @@ def test_every_parameter_is_multiplied_and_buffers_are_not(conv):
     factors = factors[torch.isfinite(factors)]
     assert abs(factors.mean() - 1) < 5 * 0.2 / len(factors) ** 0.5
     assert abs(factors.std() - 0.2) < 5 * 0.2 / (2 * len(factors)) ** 0.5
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 2**18])
+def test_numbers_are_normal(length):
+    """The distribution and its tails, pairs of the two halves independent; of every length, all filled."""
+    drawn = np.full((2**20 // length if length > 7 else 2**15, length), np.nan, np.float32)
+    for number, row in enumerate(drawn):
+        weights.normal(HERE.weight_generator("test", length, number), row)
+    assert kstest(drawn.ravel()[: 2**18], "norm").pvalue > 0.001
+    for power, moment in ((2, 1), (4, 3), (6, 15)):
+        values = drawn.astype(float).ravel() ** power
+        assert abs(values.mean() - moment) < 5 * values.std() / len(values) ** 0.5
+    far = (abs(drawn) > 4).sum()
+    assert abs(far - 6.334e-5 * drawn.size) < 5 * (6.334e-5 * drawn.size) ** 0.5 + 1
+    if length > 1:
+        a, b = drawn[:, : length // 2].astype(float).ravel(), drawn[:, (length + 1) // 2 :].astype(float).ravel()
+        for first, second in ((a, b), (a**2, b**2), (abs(a), b)):
+            assert abs(np.corrcoef(first, second)[0, 1]) < 5 / len(a) ** 0.5
 
 
 def test_noise_does_not_compound(conv):

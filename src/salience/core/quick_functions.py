@@ -143,7 +143,7 @@ class Convolved(torch.autograd.Function):
 
 FUSED: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
 """oneDNN's convolution with what follows it, as torch.compile calls it."""
-LEAST_FUSED = 2**17
+LEAST_FUSED = 2**20
 """Values to clamp from which on that saves more time than it costs (`bench/quick.py` measures both)."""
 FINITE = "salience_finite"
 """Attribute of a tensor: its version when all its values were finite."""
