@@ -85,16 +85,17 @@ class TestClosedForms:
     def test_weight_sigma_and_its_interval(self, two):
         """The interval of the level holds the exact crossing, that of the drop the exact drop there, for other pictures and draws each time."""
         crossing = brentq(lambda sigma: weight_drop(sigma) - 0.05, 1e-3, 1)
-        held = []
-        for seed in range(4):
+        held, levels = [], []
+        for seed in range(12):
             found = tune("noisegrad", two, of_ratios(np.random.default_rng(seed).uniform(LOW, HIGH, 50)), limit=50, seed=seed)
             (choice,) = found.choices
             assert choice.rule == "searched"
             assert choice.row.drop >= 0.05
-            assert 0.5 * crossing < choice.row.weight_sigma < 2 * crossing
             assert choice.low < choice.row.weight_sigma < choice.high
+            levels.append(choice.row.weight_sigma)
             held.append([choice.low <= crossing <= choice.high, choice.row.low <= weight_drop(choice.row.weight_sigma) <= choice.row.high])
-        assert np.sum(held, 0).min() >= 3
+        assert np.sum(held, 0).min() >= 9  # 10 are expected: of the first 40 seeds 36 hold it
+        assert 0.75 * crossing < np.median(levels) < 1.33 * crossing
 
     def test_noise_level_and_its_interval(self, two):
         """Input noise on one pixel: score 0 less score 1 is normal with mean 1 - r and sd level sqrt(2)."""
@@ -184,15 +185,15 @@ class TestClosedForms:
         assert len(found.rows) > 14
 
     def test_no_crossing(self, two):
-        found = tune("noisegrad", two, of_ratios([0.01] * 5), draws=3)
+        found = tune("noisegrad", two, of_ratios([0.01] * 5), draws=3, seed=4)
         (choice,) = found.choices
         assert (choice.reached, choice.row.weight_sigma, choice.high) == (False, 1.0, None)
         assert re.fullmatch(r"the smallest level at which accuracy drops by 5 %: none up to 1; at weight_sigma 1 accuracy drops by .+ %.*\.", found.sentences()[0])
 
     def test_half_of_a_level_that_was_not_found(self, two):
-        halved = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3).choices[0]
+        halved = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3, seed=4).choices[0]
         assert (halved.rule, halved.reached, halved.row.weight_sigma) == ("halved", False, 0.5)
-        found = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3)  # from its file
+        found = tune("fusiongrad:weight_samples=2,samples=2,noise_level=0.001", two, of_ratios([0.01] * 5), draws=3, seed=4)  # from its file
         assert found.sentences()[0].endswith("; no level of weight noise up to 1 alone costs 5 %.")
 
     def test_labels_of_the_data_set(self, two):
