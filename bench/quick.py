@@ -34,7 +34,7 @@ with model.frozen():
 
 
 def quickly(model: sal.Model, count: int) -> list[tuple[str, list[str], dict[str, list[float]]]]:
-    """A row for forward passes and one for gradients of some images."""
+    """A row for forward passes and one for gradients of some images: quickly, with clamps apart from their convolutions, and as torch does."""
     images, targets = torch.rand(count, 3, *model.size), torch.zeros(count, dtype=torch.int64)
     rows = []
     for what, work in {"forward": lambda: model.outputs(images), "gradient": lambda: model.gradient(images, targets)}.items():
@@ -43,11 +43,15 @@ def quickly(model: sal.Model, count: int) -> list[tuple[str, list[str], dict[str
             with patch("salience.core.model.quick", lambda network: nullcontext()):
                 work()
 
+        def apart(work=work) -> None:
+            with patch("salience.core.quick_functions.LEAST_FUSED", 2**62):
+                work()
+
+        cases = {"quick": work, "clamps apart": apart, "plain": plainly}
         with model.frozen(), patch("salience.core.model.LEAST_FORWARD", 0), patch("salience.core.model.LEAST_GRADIENT", 0):
-            times = interleaved({"quick": work, "plain": plainly})
-        rows.append(
-            (f"{model.name}, {count} image(s), {what}", [*(spread([1000 * each for each in times[case]], 1) for case in ("quick", "plain")), spread(ratio(times["plain"], times["quick"]))], times)
-        )
+            times = interleaved(cases)
+        cells = [spread([1000 * each for each in times[case]], 1) for case in cases] + [spread(ratio(times[case], times["quick"])) for case in list(cases)[1:]]
+        rows.append((f"{model.name}, {count} image(s), {what}", cells, times))
     return rows
 
 
@@ -69,7 +73,7 @@ def main() -> None:
     report(
         "quick",
         "Passes with the quick functions and without, milliseconds",
-        ["pass", "quick", "plain", "plain / quick"],
+        ["pass", "quick", "clamps apart", "plain", "clamps apart / quick", "plain / quick"],
         [[name, *cells] for name, cells, _ in found],
         {name: times for name, _, times in found},
     )
