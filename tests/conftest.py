@@ -1,8 +1,8 @@
 """Shape and type checks on, one thread, a few small models."""
 
-from jaxtyping import install_import_hook
+import typecheck
 
-install_import_hook("salience", "typecheck.checked")
+typecheck.check("salience")
 
 import signal
 

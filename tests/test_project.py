@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintParamViolation
 
 import salience as sal
 from salience.core import registry
+from salience.core.montecarlo import Attribution, relative_error
 from salience.core.perturbation import Perturbation
 
 ROOT = Path(__file__).parent.parent
@@ -245,3 +247,28 @@ def test_python_has_what_the_command_line_has():
     lists = {f"list_{each.name or each.callback.__name__}" for each in listing.app.registered_commands}
     assert {*lists, "explain", "measure", "attack", "audit", "tune", "train"} <= set(sal.__all__)
     assert all(callable(getattr(sal, name)) for name in lists)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), "much"), "not an instance of the underlying array type"),
+        ((torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 2)), "2 dimensions, not the 1 expected"),
+    ],
+)
+def test_types_and_shapes_are_checked_while_tests_run(values, said):
+    with pytest.raises(BeartypeCallHintParamViolation, match=said):
+        relative_error(*values)
+
+
+def test_sizes_of_one_name_are_equal_within_a_call_but_not_from_one_to_the_next():
+    model = sal.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Flatten(), torch.nn.LazyLinear(2)))
+    for n in (1, 2):
+        assert model.gradient(torch.rand(n, 3, 2, 2), torch.zeros(n, dtype=torch.int64)).shape == (n, 3, 2, 2)
+    with pytest.raises(BeartypeCallHintParamViolation, match="size of dimension n is 3 which does not equal the existing value of 2"):
+        model.gradient(torch.rand(2, 3, 2, 2), torch.zeros(3, dtype=torch.int64))
+
+
+def test_fields_are_checked_while_tests_run():
+    with pytest.raises(BeartypeCallHintParamViolation, match="notes"):
+        Attribution(torch.zeros(1, 1, 2, 2), notes=3)
