@@ -35,7 +35,7 @@ def test_every_parameter_is_multiplied_and_buffers_are_not(conv):
 @pytest.mark.parametrize("length", [1, 2, 7, 2**18])
 def test_numbers_are_normal(length):
     """The distribution and its tails, pairs of the two halves independent; of every length, all filled."""
-    drawn = np.full((2**20 // length if length > 7 else 2**15, length), np.nan, np.float32)
+    drawn = np.full((2**20 // length if length > 7 else 2**12, length), np.nan, np.float32)
     for number, row in enumerate(drawn):
         weights.normal(HERE.weight_generator("test", length, number), row)
     assert kstest(drawn.ravel()[: 2**18], "norm").pvalue > 0.001

@@ -1,22 +1,25 @@
 """Shards joined to a whole."""
 
+import shutil
+
 import pytest
-from small_study import same
+from small_study import kept, same
 
 import salience as sal
 from salience.studies.merge import merge
 from salience.studies.plan import plan
 from salience.studies.run import run_study
+from salience.studies.store import Store
 from salience.studies.study import read_study
 from salience.studies.summary import threads_of
 
 
-def test_shards_join_to_the_whole(folder):
+def test_shards_join_to_the_whole(whole):
     study = read_study("study.yaml")
     for number in (1, 2, 3):
         run_study(study, f"part{number}", shard=(number, 3))
-    assert same(merge(["part1", "part2", "part3"], "all"), run_study(study, "whole"))
-    run_study(study.model_copy(update={"seed": 9}), "other")
+    assert same(merge(["part1", "part2", "part3"], "all"), whole)
+    run_study(study.model_copy(update={"seed": 9}), "other", limit=1)
     with pytest.raises(sal.InputError, match="holds another study"):
         merge(["part1", "other"], "mixed")
 
@@ -34,13 +37,12 @@ def test_parts_of_different_threads_are_told(folder):
         run_study(study, "all", resume=True, limit=4)
 
 
-def test_what_two_parts_have_is_taken_from_the_first(folder):
+def test_what_two_parts_have_is_taken_from_the_first(whole):
     """The rows were those of the last, beside curves of the first."""
-    study = read_study("study.yaml")
-    first, second = (run_study(study, name) for name in ("first", "second"))
-    unit = plan(study).units[0]
+    second = Store(shutil.copytree("whole", "second"))
+    unit = plan(kept()).units[0]
     second.write(unit.id, [{**unit.__dict__, "target": None, "status": "failed", "reason": "a disk that was away"}], [])
-    assert same(merge(["first", "second"], "all"), first)
+    assert same(merge(["whole", "second"], "all"), whole)
 
 
 def test_what_is_missing_in_a_part_is_told(folder):

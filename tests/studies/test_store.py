@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import same, without_seconds
+from small_study import kept, same, without_seconds
 
 import salience as sal
 from salience.studies.merge import merge
@@ -34,15 +34,13 @@ def test_a_query_cannot_change_anything(folder):
     assert not (folder / "elsewhere.csv").exists()
 
 
-def test_a_damaged_part_is_set_aside_and_computed_again(folder):
-    study = read_study("study.yaml")
-    whole = run_study(study, "whole")
+def test_a_damaged_part_is_set_aside_and_computed_again(whole):
     store = Store(shutil.copytree("whole", "out"))
     first, second = sorted((store.folder / "results").glob("*.parquet"))[:2]
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
     (store.folder / "curves" / second.name).write_bytes(b"")
     untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file not in (first, second)}
-    run_study(study, "out", resume=True)
+    run_study(kept(), "out", resume=True)
     assert same(store, whole)
     assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
     assert len(list(store.folder.glob("*/*.damaged"))) == 2
@@ -62,37 +60,32 @@ def test_ctrl_c_while_the_database_works(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("left", [0, 300, -20])
-def test_damaged_maps_are_computed_again(folder, left):
-    study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
-    whole = run_study(study, "whole")
+def test_damaged_maps_are_computed_again(whole, left):
     store = Store(shutil.copytree("whole", "out"))
     damaged = min(store.folder.glob("maps/*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:left])
-    run_study(study, "out", resume=True)
+    run_study(kept(), "out", resume=True)
     assert same(store, whole)
     with np.load(damaged) as maps, np.load(whole.folder / "maps" / damaged.name) as expected:
         assert np.array_equal(maps["map"], expected["map"])
 
 
 @pytest.mark.parametrize("lost", ["curves/*.parquet", "maps/*.npz"])
-def test_curves_and_maps_that_are_gone_are_computed_again(folder, lost):
-    study = read_study("study.yaml").model_copy(update={"keep_maps": 1})
-    whole = run_study(study, "whole")
+def test_curves_and_maps_that_are_gone_are_computed_again(whole, lost):
     store = Store(shutil.copytree("whole", "out"))
     gone = min(store.folder.glob(lost))
     untouched = {file: file.stat().st_mtime_ns for file in (store.folder / "results").glob("*.parquet") if file.stem != gone.stem}
     gone.unlink()
-    run_study(study, "out", resume=True)
+    run_study(kept(), "out", resume=True)
     assert same(store, whole)
     assert gone.exists()
     assert all(file.stat().st_mtime_ns == when for file, when in untouched.items())
 
 
-def test_curves_that_are_gone_are_not_merged(folder):
-    store = run_study(read_study("study.yaml"), "out")
-    min((store.folder / "curves").iterdir()).unlink()
+def test_curves_that_are_gone_are_not_merged(whole):
+    min((whole.folder / "curves").iterdir()).unlink()
     with pytest.warns(UserWarning, match=r"^The study is not complete: 8 of 9 units "):
-        merge(["out"], "all")
+        merge(["whole"], "all")
 
 
 def test_curves_of_an_attempt_that_lacked_memory_go(folder):

@@ -21,18 +21,17 @@ from salience.studies.work import _relative_error, seeds_of
 from salience.zoo.models import load_model
 
 
-def test_every_combination_has_a_row(folder):
-    store = run_study(read_study("study.yaml"), "out")
-    rows = store.rows()
+def test_every_combination_has_a_row(whole):
+    rows = whole.rows()
     keys = [tuple(row[name] for name in KEY) for row in rows]
     assert len(set(keys)) == len(keys)
     # images x methods x seeds x (relative error, 3 metrics, ssim of 2 perturbations x 3 variants and of the floor)
     assert len(rows) == 3 * 3 * 2 * (1 + 3 + 2 * 3 + 1)
-    by_status = dict(store.query("select status, count(*) from results group by status")[1])
+    by_status = dict(whole.query("select status, count(*) from results group by status")[1])
     # the pointing game has no masks here, and the control random does not know its error
     assert by_status == {"ok": 3 * 3 * 2 * 10 - 3 * 2, "failed": 3 * 3 * 2, "undefined": 3 * 2}
     assert {row["reason"].split(":")[0] for row in rows if row["status"] == "failed"} == {"pointing_game compares maps with where the object is"}
-    assert len(store.rows("curves")) == 3 * 3 * 2 * 5
+    assert len(whole.rows("curves")) == 3 * 3 * 2 * 5
 
 
 def test_a_relative_error_that_is_not_known_is_no_number(folder):

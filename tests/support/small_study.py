@@ -3,6 +3,7 @@
 import json
 
 from salience.studies.store import Store
+from salience.studies.study import Study, read_study
 
 STUDY = """name: small
 seed: 3
@@ -13,6 +14,11 @@ metrics: ["deletion:steps=4", gini, pointing_game, ssim]
 perturbations: [gaussian_noise, horizontal_flip]
 seeds: [0, 1]
 """
+
+
+def kept() -> Study:
+    """The study of the file, and its maps are kept."""
+    return read_study("study.yaml").model_copy(update={"keep_maps": 1})
 
 
 def without_seconds(store: Store, table: str = "results") -> list[dict]:

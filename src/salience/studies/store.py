@@ -95,13 +95,14 @@ class Store:
         """
         if maps is not None:
             write_whole(self.folder / "maps" / f"{unit}.npz", maps)
-        if curves:
-            self._write_table("curves", unit, curves)
-        else:
-            (self.folder / "curves" / f"{unit}.parquet").unlink(missing_ok=True)  # of an attempt that lacked memory
-        self._write_table("results", unit, rows, {"curves": len(curves), "maps": int(maps is not None)})
+        with _database() as connection:
+            if curves:
+                self._write_table(connection, "curves", unit, curves)
+            else:
+                (self.folder / "curves" / f"{unit}.parquet").unlink(missing_ok=True)  # of an attempt that lacked memory
+            self._write_table(connection, "results", unit, rows, {"curves": len(curves), "maps": int(maps is not None)})
 
-    def _write_table(self, table: str, unit: str, rows: Sequence[Row], belongs: dict[str, int] | None = None) -> None:
+    def _write_table(self, connection: "DuckDBPyConnection", table: str, unit: str, rows: Sequence[Row], belongs: dict[str, int] | None = None) -> None:
         import duckdb
 
         columns = TABLES[table]
@@ -109,10 +110,9 @@ class Store:
         part = file.with_name(f".{file.name}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with _database() as connection:
-                values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in columns.items())
-                connection.execute(f"CREATE TABLE part AS SELECT {values}", [[row.get(name) for row in rows] for name in columns])
-                connection.execute(f"COPY part TO {_quoted(part)} (FORMAT parquet{f', KV_METADATA {belongs}' if belongs else ''})")
+            values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in columns.items())
+            connection.execute(f"CREATE TABLE {table} AS SELECT {values}", [[row.get(name) for row in rows] for name in columns])
+            connection.execute(f"COPY {table} TO {_quoted(part)} (FORMAT parquet{f', KV_METADATA {belongs}' if belongs else ''})")
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(file)
