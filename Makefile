@@ -31,12 +31,12 @@ demo: $(VENV)/.installed ## Explain three photographs; writes out/demo/index.htm
 	$(BIN)/salience demo --out out/demo
 
 test: $(VENV)/.developed ## Run all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-oldest: pyproject.toml constraints-oldest.txt ## All tests with the oldest versions that pyproject.toml allows, in .venv-oldest (Python 3.11 or 3.12)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-oldest.txt --editable '.[data,lpips,peers,ray]' beartype pytest pytest-xdist
-	.venv-oldest/bin/python -m pytest -n auto -o filterwarnings=ignore
+	.venv-oldest/bin/python -m pytest -n auto --dist worksteal -o filterwarnings=ignore
 
 check: $(VENV)/.developed ## Format, lint, types, tests, docs
 	$(BIN)/ruff format --check $(SOURCES)
