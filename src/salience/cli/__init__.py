@@ -163,7 +163,8 @@ def _failed(error: BaseException) -> int:
         say(f"Error: {error}")
         return 2
     if hasattr(error, "format_message"):  # a usage error; its class differs between versions of typer
-        say(f"Error: {error.format_message().rstrip('.') or 'Missing command'}; see {getattr(getattr(error, 'ctx', None), 'command_path', 'salience')} --help.")
+        message = error.format_message().rstrip(".") or "Missing command"
+        say(f"Error: {message}{' See' if message.endswith('?') else '; see'} {getattr(getattr(error, 'ctx', None), 'command_path', 'salience')} --help.")
         return 2
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has left
