@@ -79,7 +79,7 @@ class Waiting(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # type: ignore[override]  # torch declares it for any class
         """Called where torch's own code gets hold of it unseen, a scripted function say: beneath the graph, where a gradient would be lost."""
         for each in tree_leaves((args, kwargs)):
             if isinstance(each, Waiting) and each.state[0] and each.x.requires_grad:
